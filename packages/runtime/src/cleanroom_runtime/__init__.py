@@ -1,0 +1,42 @@
+"""How services run: as a local process, in a container, or on a server somebody else runs.
+
+Plugin authors derive from `BasePlugin`. Everything is imported when it is first used, because
+this package is imported at the start of every pytest run.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._plugin import BasePlugin
+    from cleanroom_runtime._specs import (
+        Backend,
+        BackendChoice,
+        ContainerSpec,
+        Endpoint,
+        LocalServer,
+        ProcessSpec,
+        Workspace,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "BackendChoice",
+    "BasePlugin",
+    "ContainerSpec",
+    "Endpoint",
+    "LocalServer",
+    "ProcessSpec",
+    "Workspace",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "_plugin" if name == "BasePlugin" else "_specs"
+    return getattr(import_module(f"{__name__}.{module}"), name)

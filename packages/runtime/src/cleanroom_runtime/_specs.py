@@ -1,0 +1,124 @@
+"""What a plugin says it runs. How it is run is the backends' business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["process", "container", "external"]
+"""How a service runs: as a local process, in a container, or by somebody else."""
+
+BackendChoice = Literal["auto", "process", "container", "external"]
+"""What may be asked for: a backend, or `auto`, which chooses and gives its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A server program found on this machine.
+
+    Attributes:
+        executable: The server's binary.
+        version: Its version as it states it, for instance `"18.6"`.
+        source: Where it was found, in words for people: `"embedded extra"`, `"PATH"`.
+    """
+
+    executable: Path
+    version: str
+    source: str
+
+    @property
+    def major(self) -> str:
+        """The part of the version before the first dot."""
+        return self.version.split(".", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where one process service may write. All of it is removed when the service is gone.
+
+    Attributes:
+        directory: Mode 0700, on disk; its path is short enough for a unix socket in it.
+        data: For the service's data: in memory where there is room, else on disk.
+        port: The TCP port to listen on, at 127.0.0.1.
+    """
+
+    directory: Path
+    data: Path
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """A server to run in the foreground as a local process.
+
+    Attributes:
+        argv: The program and its arguments.
+        env: Added to the environment of the run. The values are never logged.
+        cwd: Working directory; the workspace's when not given.
+        files: Files to write before the launch: path to content.
+        copy: A prepared directory to copy and where to, done right before the launch.
+        setup: Called with the endpoint until it does not raise, before the service is first
+            asked whether it is ready: what has to be set up over a private channel.
+        stop_signal: Ends the server at once, without leaving anything behind.
+        stop_timeout: Seconds between that signal and SIGKILL.
+        refuses_root: Whether the program will not run as uid 0.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    files: Mapping[Path, str] = field(default_factory=dict)
+    copy: tuple[Path, Path] | None = None
+    setup: Callable[[Endpoint], None] | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout: float = 5.0
+    refuses_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to run.
+
+    Attributes:
+        image: The image's reference.
+        port: The TCP port the service listens on inside the container.
+        env: Environment variables. The values are never logged.
+        command: Arguments instead of the image's own.
+        files: Local files to put into the container before it starts: path inside to content.
+        tmpfs: Paths inside the container to keep in memory, with mount options
+            (`{"/data": "rw,size=256m"}`).
+        memory: Memory limit in bytes.
+        shm_size: Size of `/dev/shm` in bytes.
+        user: User to run as inside the container.
+        pull: Whether to pull the image: when it is missing, always, or never.
+    """
+
+    image: str
+    port: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    shm_size: int | None = None
+    user: str | None = None
+    pull: Literal["missing", "always", "never"] = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a launched service is reached, and by what it is known.
+
+    Attributes:
+        host: Host name or address, as reachable from this process.
+        port: TCP port, as reachable from this process.
+        facts: What the backend knows: `pid` and `executable`, or `container_id` and `image`.
+        socket_directory: Folder of the service's unix socket, for a process.
+    """
+
+    host: str
+    port: int
+    facts: Mapping[str, str] = field(default_factory=dict)
+    socket_directory: Path | None = None
