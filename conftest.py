@@ -1,0 +1,55 @@
+"""What tests of all packages share: the container engine and the images."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from tests.images import POSTGRES, Image
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> "Iterator[DockerClient]":
+    """A client of the container engine; without one the test is skipped, and fails under CI."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        unavailable(f"no container engine answers: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_image(docker_engine: "DockerClient") -> str:
+    """The PostgreSQL image to test with, present on the engine."""
+    return present(docker_engine, POSTGRES)
+
+
+def present(client: "DockerClient", image: Image) -> str:
+    """Return the name of the image, pulled if it is not a stand-in and not there yet."""
+    from docker.errors import APIError, ImageNotFound
+
+    try:
+        client.images.get(image.name)
+    except ImageNotFound:
+        if image.is_stand_in:
+            unavailable(f"image {image.name} is not built; build it with: hatch run images")
+        try:
+            client.images.pull(image.name)
+        except APIError as error:
+            unavailable(f"image {image.name} ({image.variable}) cannot be pulled: {error}")
+    return image.name
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test for want of a container engine or an image; under CI, fail it."""
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(f"{reason} (CI must run this test)")
+    pytest.skip(reason)
