@@ -1,6 +1,8 @@
 """What tests of all packages share: the container engine and the images."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,13 +17,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def docker_engine() -> "Iterator[DockerClient]":
     """A client of the container engine; without one the test is skipped, and fails under CI."""
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.from_env()
-    except DockerException as error:
-        unavailable(f"no container engine answers: {error}")
+    client = connect()
+    if isinstance(client, str):
+        unavailable(f"no container engine answers: {client}")
     yield client
     client.close()
 
@@ -30,6 +28,22 @@ def docker_engine() -> "Iterator[DockerClient]":
 def postgres_image(docker_engine: "DockerClient") -> str:
     """The PostgreSQL image to test with, present on the engine."""
     return present(docker_engine, POSTGRES)
+
+
+def connect() -> "DockerClient | str":
+    """Return a client, or the reason for which there is none."""
+    import docker
+    from docker.errors import DockerException
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return docker.from_env()
+        except DockerException as error:
+            reason = str(error)
+        # The failed client leaves its socket open, which would fail another test later.
+        gc.collect()
+    return reason
 
 
 def present(client: "DockerClient", image: Image) -> str:
