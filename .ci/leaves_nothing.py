@@ -1,0 +1,103 @@
+"""Runs a command and fails if anything outlives it: `python leaves_nothing.py COMMAND...`.
+
+What counts: processes, however they were detached; containers, volumes and networks; shared memory;
+mounts; run directories in the temporary directory. Linux only.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+# Time for what was told to stop to be gone, in seconds.
+GRACE = 15
+
+
+def main(command: list[str]) -> int:
+    # Orphans of the command become our children, so that none can get away by detaching itself.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = things()
+    status = run(command)
+    deadline = time.monotonic() + GRACE
+    while (left := leftovers(before)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for line in left:
+        print(f"left behind: {line}", file=sys.stderr)
+    kill_descendants()
+    return status or (1 if left else 0)
+
+
+def run(command: list[str]) -> int:
+    """Return the command's exit code; reap orphans meanwhile, as an init process would."""
+    process = subprocess.Popen(command)
+    while True:
+        pid, wait_status = os.wait()
+        if pid == process.pid:
+            return os.waitstatus_to_exitcode(wait_status)
+
+
+def leftovers(before: set[str]) -> list[str]:
+    reap()
+    processes = [f"process {pid}: {describe(pid)}" for pid in descendants(os.getpid())]
+    return processes + sorted(things() - before)
+
+
+def reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+    return [found for child in children for found in (child, *descendants(child))]
+
+
+def describe(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() or "?"
+    except OSError:
+        return "gone"
+
+
+def kill_descendants() -> None:
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def things() -> set[str]:
+    """Return a line for each thing on this machine that a run could leave behind."""
+    found = {f"shared memory /dev/shm/{path.name}" for path in Path("/dev/shm").glob("*")}
+    found |= {f"temporary {path}" for path in Path(tempfile.gettempdir()).glob("*cleanroom*")}
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        found.add(f"System V shared memory segment {line.split()[1]}")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        found.add(f"mount {line.split()[1]}")
+    if shutil.which("docker"):
+        for kind, listing in (
+            ("container", ["ps", "--all", "--quiet"]),
+            ("volume", ["volume", "ls", "--quiet"]),
+            ("network", ["network", "ls", "--quiet"]),
+        ):
+            result = subprocess.run(["docker", *listing], capture_output=True, text=True)
+            found |= {f"{kind} {name}" for name in result.stdout.split()}
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
