@@ -1,0 +1,167 @@
+"""Starting several services, each in a thread, all of them or none; and stopping them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from cleanroom import spans
+from cleanroom._errors import InternalError, ValidationError
+from cleanroom._protocol import HealthStatus, ServiceHandle, ServicePlugin, missing_members
+from cleanroom._secrets import scrub
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Running: TypeAlias = tuple[ServicePlugin, ServiceHandle]
+
+
+class Service(NamedTuple):
+    """A service of an environment: how its plugin is made, and what starts before it."""
+
+    name: str
+    build: Callable[[Mapping[str, ServiceHandle]], ServicePlugin]
+    needs: tuple[str, ...]
+    ready: bool
+    """Whether its plugin can be built, and validated, before what it needs runs."""
+
+
+class Start:
+    """One start of `services`, given in order, beside those `running` already."""
+
+    current: ContextVar[Start | None] = ContextVar("cleanroom_start", default=None)
+
+    def __init__(self, services: list[Service], running: Mapping[str, Running]) -> None:
+        self.services = services
+        self.running = running
+        self.started: dict[str, Running] = {}
+        self.given_up = threading.Event()
+        self._plugins: dict[str, ServicePlugin] = {}
+        self._errors: dict[str, BaseException] = {}
+
+    def run(self) -> None:
+        """Start them all; on an error or Ctrl-C stop again what did start, and raise."""
+        token = self.current.set(self)
+        try:
+            for service in self.services:
+                if service.ready:
+                    self._guard(service.name, self._prepare, service)
+            if len(self.services) == 1:
+                self._start(self.services[0], [])  # In this thread, which Ctrl-C interrupts.
+            else:
+                self._start_in_threads()
+            for error in self._errors.values():
+                raise error
+        except BaseException as error:
+            self._roll_back(error)
+            raise
+        finally:
+            self.current.reset(token)
+
+    def _start_in_threads(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        with ThreadPoolExecutor(len(self.services), "cleanroom-start") as pool:
+            tasks: dict[str, Future[None]] = {}
+            for service in self.services:
+                needed = [tasks[name] for name in service.needs if name in tasks]
+                tasks[service.name] = pool.submit(copy_context().run, self._start, service, needed)
+            try:
+                wait(tasks.values())
+            except BaseException:  # Ctrl-C: leaving the pool waits for what is under way.
+                self.given_up.set()
+                raise
+
+    def _start(self, service: Service, needed: Iterable[Future[None]]) -> None:
+        for task in needed:
+            task.result()
+        self._guard(service.name, self._launch, service)
+
+    def _guard(self, name: str, step: Callable[[Service], None], service: Service) -> None:
+        """Take a step unless the start is given up already, which an error makes it."""
+        if self.given_up.is_set():
+            return
+        try:
+            step(service)
+        except BaseException as error:
+            self._errors[name] = error
+            self.given_up.set()
+            _notify("cleanroom_service_failed", service_name=name, error=error)
+
+    def _prepare(self, service: Service) -> None:
+        from cleanroom import hooks
+
+        known = {**self.running, **self.started}
+        plugin = service.build({name: known[name][1] for name in service.needs if name in known})
+        check_members(plugin)
+        hooks.validate(plugin)
+        self._plugins[service.name] = plugin
+
+    def _launch(self, service: Service) -> None:
+        if service.name not in self._plugins:
+            self._prepare(service)
+        plugin = self._plugins[service.name]
+        with spans.plugin_start_span(service.name):
+            handle: object = plugin.start()
+            if not isinstance(handle, ServiceHandle):
+                what = f"start() returned {type(handle).__name__}, not a ServiceHandle"
+                raise InternalError(what, service=service.name)
+        self.started[service.name] = (plugin, handle)
+        _notify("cleanroom_service_started", handle=handle)
+
+    def _roll_back(self, error: BaseException) -> None:
+        if idle := [
+            s.name for s in self.services if s.name not in {**self.started, **self._errors}
+        ]:
+            _note(error, f"not started because of this: {', '.join(idle)}")
+        for name, other in self._errors.items():
+            if other is not error:
+                _note(error, f"{name!r} failed as well: {other}")
+        for other in stop_each(list(reversed(self.started)), self.started):
+            _note(error, f"rolling back: {other}")
+
+
+def stop_each(names: Iterable[str], running: dict[str, Running]) -> list[Exception]:
+    """Stop services in the given order and take them out of `running`; return the errors."""
+    errors: list[Exception] = []
+    for name in names:
+        plugin, handle = running[name]
+        try:
+            with spans.plugin_stop_span(name):
+                plugin.stop(handle)
+        except Exception as error:
+            _note(error, f"while stopping {name!r}")
+            errors.append(error)
+        else:
+            del running[name]
+            _notify("cleanroom_service_stopped", handle=handle)
+    return errors
+
+
+def ask(plugin: ServicePlugin, handle: ServiceHandle) -> HealthStatus:
+    """Return the health of a service; a plugin that raises, against its contract, cannot tell."""
+    try:
+        with spans.health_check_span(plugin.name):
+            return plugin.health_check(handle)
+    except Exception:
+        return HealthStatus.UNKNOWN
+
+
+def check_members(plugin: object) -> None:
+    """Raise `ValidationError` unless it has the four members of a plugin."""
+    if isinstance(plugin, type):
+        raise ValidationError(f"plugin is the class {plugin.__name__}, not an object of it")
+    if missing := missing_members(plugin):
+        raise ValidationError(f"plugin of type {type(plugin).__name__} lacks {', '.join(missing)}")
+
+
+def _notify(hook: str, **facts: object) -> None:
+    from cleanroom import hooks  # Here, because pluggy is not needed before something starts.
+
+    hooks.notify(hook, **facts)
+
+
+def _note(error: BaseException, text: str) -> None:
+    error.add_note(scrub(text))

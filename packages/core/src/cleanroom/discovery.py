@@ -1,0 +1,194 @@
+"""What is installed: plugins and hook implementations, found by their entry points.
+
+Listing reads metadata only; a plugin is imported when `load_plugin` asks for it. What fails to
+load is remembered, so that one broken distribution does not take the others with it.
+`CLEANROOM_DISABLE_PLUGINS` switches off what it names, separated by commas: entry points or
+whole distributions; `all` switches everything off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
+
+from cleanroom._errors import PluginError, nearest
+from cleanroom._protocol import API_VERSION, ServicePlugin, missing_members
+
+if TYPE_CHECKING:
+    import pluggy
+
+__all__ = ["Installed", "hook_manager", "installed", "load_plugin", "problems", "refresh"]
+
+
+@dataclass(frozen=True, order=True)
+class Installed:
+    """One entry point of ours, as an installed distribution declares it.
+
+    Attributes:
+        name: The service type, for instance `"postgres"`, or the name of a hook entry point.
+        value: What it points to, `"package.module:object"`.
+        disabled: Whether `CLEANROOM_DISABLE_PLUGINS` switches it off.
+        error: Why it failed, if it was asked for and did.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    disabled: bool = field(default=False, compare=False)
+    error: PluginError | None = field(default=None, compare=False)
+
+    def load(self) -> object:
+        """Import what it points to; raise `PluginError` from whatever the import raised."""
+        from importlib.metadata import EntryPoint
+
+        try:
+            return cast(object, EntryPoint(self.name, self.value, self.group).load())
+        except (Exception, SystemExit) as exc:
+            raise self.failure(f"failed to load: {type(exc).__name__}: {exc}") from exc
+
+    def failure(self, message: str, hint: str | None = None) -> PluginError:
+        """Remember and return an error about it, with distribution and version named."""
+        origin = f"{self.value}, from {self.distribution} {self.version}"
+        _failures[self] = PluginError(f"{message} ({origin})", plugin=self.name, hint=hint)
+        return _failures[self]
+
+
+def installed(group: str = "cleanroom.plugins") -> list[Installed]:
+    """Return the entry points of `group`, or of `"cleanroom.hooks"`, sorted; import none."""
+    global _found
+    with _lock:
+        if _found is None:
+            _found = sorted(_scan())
+        found = [entry for entry in _found if entry.group == group]
+    off = {_plain(name) for name in os.environ.get("CLEANROOM_DISABLE_PLUGINS", "").split(",")}
+    return [
+        replace(
+            entry,
+            disabled=not off.isdisjoint({"all", _plain(entry.name), _plain(entry.distribution)}),
+            error=_failures.get(entry),
+        )
+        for entry in found
+    ]
+
+
+def load_plugin(name: str) -> type[ServicePlugin]:
+    """Import and return the plugin class of the service type `name`.
+
+    Raises:
+        PluginError: It is not installed, disabled, claimed by several distributions, fails to
+            load, is no plugin, or was written for another version of the protocol.
+    """
+    known = installed()
+    found = [entry for entry in known if entry.name == name]
+    active = [entry for entry in found if not entry.disabled]
+    if found and not active:
+        raise PluginError("switched off by CLEANROOM_DISABLE_PLUGINS", plugin=name)
+    if not active:
+        install = f'pip install "cleanroom-plugin-{name}", or the distribution that brings it'
+        hint = f"{nearest(name, [entry.name for entry in known])}; {install}"
+        raise PluginError("not installed", plugin=name, hint=hint)
+    if len(active) > 1:
+        claims = " and by ".join(f"{entry.distribution} {entry.version}" for entry in active)
+        hint = "uninstall one of them, or name it in CLEANROOM_DISABLE_PLUGINS"
+        raise PluginError(f"claimed by {claims}", plugin=name, hint=hint)
+    loaded = _checked(active[0], active[0].load())
+    _failures.pop(active[0], None)
+    return loaded
+
+
+def hook_manager() -> pluggy.PluginManager:
+    """Return the process's manager of hook implementations; others may be registered with it."""
+    global _manager
+    if _manager is None:
+        made = _load_hooks()  # Not under the lock: an import may ask for it in another thread.
+        with _lock:
+            _manager = _manager or made
+    return _manager
+
+
+def problems() -> list[PluginError]:
+    """Return what failed to load so far; hook implementations are loaded for it."""
+    hook_manager()
+    return [error for _, error in sorted(_failures.items(), key=lambda item: item[0])]
+
+
+def refresh() -> None:
+    """Forget what was found, so that what was installed since is seen."""
+    global _found, _manager
+    with _lock:
+        _found, _manager = None, None
+        _failures.clear()
+
+
+_lock = threading.Lock()
+_found: list[Installed] | None = None
+_manager: pluggy.PluginManager | None = None
+_failures: dict[Installed, PluginError] = {}
+
+
+def _scan() -> Iterator[Installed]:
+    from importlib.metadata import distributions
+
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            if "cleanroom." not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            name, version = str(distribution.name), str(distribution.version)
+            points = [point for point in distribution.entry_points]
+        except Exception:
+            continue  # Broken metadata is for pip to report, and no reason to list nothing.
+        if _plain(name) not in seen:  # The first on the path is the one that is imported.
+            seen.add(_plain(name))
+            for point in points:
+                yield Installed(point.group, point.name, point.value, name, version)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).strip().lower()
+
+
+def _checked(entry: Installed, loaded: object) -> type[ServicePlugin]:
+    wanted = getattr(loaded, "API_VERSION", API_VERSION)
+    if wanted != API_VERSION:
+        raise entry.failure(
+            f"written for plugin API {wanted}, while this cleanroom-core has API {API_VERSION}",
+            hint="upgrade whichever of the two is older",
+        )
+    if not isinstance(loaded, type):
+        raise entry.failure("not a plugin: it is not a class")
+    if missing := missing_members(loaded):
+        raise entry.failure(f"not a plugin: the class lacks {', '.join(missing)}")
+    return cast("type[ServicePlugin]", loaded)
+
+
+def _load_hooks() -> pluggy.PluginManager:
+    import pluggy
+
+    from cleanroom import hooks
+
+    manager = pluggy.PluginManager("cleanroom")
+    manager.add_hookspecs(hooks)
+    for entry in installed("cleanroom.hooks"):
+        if not entry.disabled:
+            _register(manager, entry)
+    return manager
+
+
+def _register(manager: pluggy.PluginManager, entry: Installed) -> None:
+    try:
+        loaded = entry.load()
+    except PluginError:
+        return  # Remembered.
+    try:
+        manager.register(loaded, name=f"{entry.distribution} {entry.version}: {entry.name}")
+        manager.check_pending()
+    except Exception as exc:
+        entry.failure(f"its hooks do not fit: {exc}").__cause__ = exc
+        manager.unregister(loaded)
