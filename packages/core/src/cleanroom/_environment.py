@@ -38,11 +38,15 @@ class CleanroomEnvironment:
         Raises:
             ConfigurationError: Nothing is declared, or a declaration is wrong.
         """
-        from cleanroom import config
+        from cleanroom.config import load_config
 
         environment = cls()
-        for service in config.load_checked(path):
+        for service in load_config(path):
+            service.check()
             environment.declare(service.name, service.build, service.depends_on)
+        if not environment.names:
+            hint = "add a table [tool.cleanroom.services.NAME] to pyproject.toml"
+            raise ConfigurationError(f"no service is declared in {path or os.getcwd()}", hint=hint)
         return environment
 
     def register(self, plugin: ServicePlugin, depends_on: Iterable[str] = ()) -> Self:
@@ -52,7 +56,11 @@ class CleanroomEnvironment:
             ValidationError: It lacks one of the four members, or its name is taken.
         """
         check_members(plugin)
-        return self._add(Service(plugin.name, lambda _: plugin, tuple(depends_on), ready=True))
+
+        def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
+            return plugin
+
+        return self._add(Service(plugin.name, build, tuple(depends_on), ready=True))
 
     def declare(
         self,
@@ -84,7 +92,7 @@ class CleanroomEnvironment:
 
     def start_all(self) -> Mapping[str, ServiceHandle]:
         """Start every service and return all handles by name. Raises what `start` raises."""
-        self._start(self._services)
+        self._ensure(self._services)
         return self.services
 
     def stop(self, name: str) -> None:
@@ -128,6 +136,15 @@ class CleanroomEnvironment:
         """Return the plugin of a service, which is started if need be. Raises as `start`."""
         return self._get(name)[0]
 
+    @staticmethod
+    def given_up() -> bool:
+        """Whether the start that this thread is part of was interrupted, or failed elsewhere.
+
+        A plugin that waits long in `start` asks this, so as to raise early.
+        """
+        start = Start.current.get()
+        return start is not None and start.given_up.is_set()
+
     def __getitem__(self, name: str) -> ServiceHandle:
         """Return the handle of a service, which is started if need be. Raises as `start`."""
         return self._get(name)[1]
@@ -163,18 +180,17 @@ class CleanroomEnvironment:
         return self._services[name]
 
     def _get(self, name: str) -> Running:
-        within = Start.current.get()
-        if within is not None and within.running is self._running and name in within.started:
-            return within.started[name]  # A plugin that starts asks for what it depends on.
-        if name not in self._running:
-            self._start([name])
-        return self._running[name]
+        running = self._running.get(name)
+        return running or self._ensure([name])[name]
 
-    def _start(self, names: Iterable[str]) -> None:
-        within = Start.current.get()
-        if within is not None and within.running is self._running:
-            hint = "name it in depends_on of the service that asks for it"
-            raise ConfigurationError(f"{', '.join(names)}: asked for during a start", hint=hint)
+    def _ensure(self, names: Collection[str]) -> dict[str, Running]:
+        """Start what does not run yet, and return what does then."""
+        if (start := self._start_under_way()) is not None:
+            known = {**self._running, **start.started}
+            if missing := [name for name in names if name not in known]:
+                hint = "name it in depends_on of the service that asks for it"
+                raise ConfigurationError(f"{missing[0]!r} was asked for by a start", hint=hint)
+            return known
         with self._lock:
             idle = [s for s in self._in_order(names) if s.name not in self._running]
             if idle:
@@ -184,18 +200,27 @@ class CleanroomEnvironment:
                         start.run()
                 finally:
                     self._running.update(start.started)
+            return self._running.copy()
 
     def _stop(self, names: Collection[str]) -> None:
+        if self._start_under_way() is not None:
+            raise ConfigurationError("a service cannot be stopped from within a start")
         with self._lock:
             doomed = [name for name in reversed(self._running) if name in names]
             if not doomed:
                 return
             with spans.environment_stop_span():
                 errors = stop_each(doomed, self._running)
-                for other in errors[1:]:
-                    errors[0].add_note(scrub(f"as well: {other}"))
-                for error in errors:
-                    raise error
+                for first in errors.values():
+                    for name, other in errors.items():
+                        first.add_note(scrub(f"stopping {name!r}: {other!r}"))
+                    raise first
+
+    def _start_under_way(self) -> Start | None:
+        """Return the start that this thread is part of: it holds the lock in another one."""
+        start = Start.current.get()
+        within = start is not None and start.running is self._running and start.active
+        return start if within else None
 
     def _in_order(self, names: Iterable[str]) -> list[Service]:
         """Return the services and what they need, each after what it needs."""

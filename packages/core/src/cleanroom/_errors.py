@@ -20,6 +20,8 @@ from typing import ClassVar
 
 from cleanroom._secrets import scrub
 
+_CONTEXT = ("service", "plugin", "backend", "log_tail", "hint")
+
 
 class CleanroomError(Exception):
     """Base of every error this project raises on purpose.
@@ -79,13 +81,7 @@ class CleanroomError(Exception):
 
     def to_dict(self) -> dict[str, str]:
         """Return the error as plain data, for another process to raise with `from_dict`."""
-        context = {
-            "service": self.service,
-            "plugin": self.plugin,
-            "backend": self.backend,
-            "log_tail": self.log_tail,
-            "hint": self.hint,
-        }
+        context = {key: getattr(self, key) for key in _CONTEXT}
         kept = {key: value for key, value in context.items() if value is not None}
         return {"type": type(self).__name__, "message": self.message, **kept}
 
@@ -97,15 +93,8 @@ class CleanroomError(Exception):
 
 def _rebuild(kind: type[CleanroomError], data: dict[str, str]) -> CleanroomError:
     error = kind.__new__(kind)
-    CleanroomError.__init__(
-        error,
-        data.get("message", ""),
-        service=data.get("service"),
-        plugin=data.get("plugin"),
-        backend=data.get("backend"),
-        log_tail=data.get("log_tail"),
-        hint=data.get("hint"),
-    )
+    context = {key: data.get(key) for key in _CONTEXT}
+    CleanroomError.__init__(error, data.get("message", ""), **context)
     return error
 
 
@@ -149,3 +138,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close := difflib.get_close_matches(word, names, n=1):
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Log an error that must not stop anything: `filterwarnings = error` would make it do so."""
+    import logging
+
+    text = scrub(f"{what} raised {type(error).__name__}: {error}")
+    logging.getLogger("cleanroom").warning(text)

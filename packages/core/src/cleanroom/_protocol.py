@@ -44,7 +44,7 @@ class ServiceHandle:
 
     id: str
     service_name: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         """Freeze the metadata, so that nobody changes what others rely on."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias, cast
 
 from cleanroom import spans
-from cleanroom._errors import InternalError, ValidationError
+from cleanroom._errors import InternalError, ValidationError, log_failure
 from cleanroom._protocol import HealthStatus, ServiceHandle, ServicePlugin, missing_members
 from cleanroom._secrets import scrub
 
@@ -31,12 +31,13 @@ class Service(NamedTuple):
 class Start:
     """One start of `services`, given in order, beside those `running` already."""
 
-    current: ContextVar[Start | None] = ContextVar("cleanroom_start", default=None)
+    current: ClassVar[ContextVar[Start | None]] = ContextVar("cleanroom_start", default=None)
 
     def __init__(self, services: list[Service], running: Mapping[str, Running]) -> None:
         self.services = services
         self.running = running
         self.started: dict[str, Running] = {}
+        self.active = True
         self.given_up = threading.Event()
         self._plugins: dict[str, ServicePlugin] = {}
         self._errors: dict[str, BaseException] = {}
@@ -47,7 +48,7 @@ class Start:
         try:
             for service in self.services:
                 if service.ready:
-                    self._guard(service.name, self._prepare, service)
+                    self._guard(self._prepare, service)
             if len(self.services) == 1:
                 self._start(self.services[0], [])  # In this thread, which Ctrl-C interrupts.
             else:
@@ -58,6 +59,7 @@ class Start:
             self._roll_back(error)
             raise
         finally:
+            self.active = False
             self.current.reset(token)
 
     def _start_in_threads(self) -> None:
@@ -77,18 +79,18 @@ class Start:
     def _start(self, service: Service, needed: Iterable[Future[None]]) -> None:
         for task in needed:
             task.result()
-        self._guard(service.name, self._launch, service)
+        self._guard(self._launch, service)
 
-    def _guard(self, name: str, step: Callable[[Service], None], service: Service) -> None:
-        """Take a step unless the start is given up already, which an error makes it."""
+    def _guard(self, step: Callable[[Service], None], service: Service) -> None:
+        """Take a step, unless the start is given up already; an error gives it up."""
         if self.given_up.is_set():
             return
         try:
             step(service)
-        except BaseException as error:
-            self._errors[name] = error
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
+            self._errors[service.name] = error
             self.given_up.set()
-            _notify("cleanroom_service_failed", service_name=name, error=error)
+            _notify("cleanroom_service_failed", service_name=service.name, error=error)
 
     def _prepare(self, service: Service) -> None:
         from cleanroom import hooks
@@ -96,6 +98,8 @@ class Start:
         known = {**self.running, **self.started}
         plugin = service.build({name: known[name][1] for name in service.needs if name in known})
         check_members(plugin)
+        if plugin.name != service.name:
+            raise InternalError(f"its plugin is named {plugin.name!r}", service=service.name)
         hooks.validate(plugin)
         self._plugins[service.name] = plugin
 
@@ -104,7 +108,7 @@ class Start:
             self._prepare(service)
         plugin = self._plugins[service.name]
         with spans.plugin_start_span(service.name):
-            handle: object = plugin.start()
+            handle = cast(object, plugin.start())
             if not isinstance(handle, ServiceHandle):
                 what = f"start() returned {type(handle).__name__}, not a ServiceHandle"
                 raise InternalError(what, service=service.name)
@@ -118,22 +122,21 @@ class Start:
             _note(error, f"not started because of this: {', '.join(idle)}")
         for name, other in self._errors.items():
             if other is not error:
-                _note(error, f"{name!r} failed as well: {other}")
-        for other in stop_each(list(reversed(self.started)), self.started):
-            _note(error, f"rolling back: {other}")
+                _note(error, f"{name!r} failed as well: {other!r}")
+        for name, other in stop_each(list(reversed(self.started)), self.started).items():
+            _note(error, f"stopping {name!r} failed as well: {other!r}")
 
 
-def stop_each(names: Iterable[str], running: dict[str, Running]) -> list[Exception]:
-    """Stop services in the given order and take them out of `running`; return the errors."""
-    errors: list[Exception] = []
+def stop_each(names: Iterable[str], running: dict[str, Running]) -> dict[str, Exception]:
+    """Stop services in the given order, take them out of `running`, and return the errors."""
+    errors: dict[str, Exception] = {}
     for name in names:
         plugin, handle = running[name]
         try:
             with spans.plugin_stop_span(name):
                 plugin.stop(handle)
-        except Exception as error:
-            _note(error, f"while stopping {name!r}")
-            errors.append(error)
+        except Exception as error:  # noqa: BLE001 - the others are to be stopped nevertheless
+            errors[name] = error
         else:
             del running[name]
             _notify("cleanroom_service_stopped", handle=handle)
@@ -141,20 +144,25 @@ def stop_each(names: Iterable[str], running: dict[str, Running]) -> list[Excepti
 
 
 def ask(plugin: ServicePlugin, handle: ServiceHandle) -> HealthStatus:
-    """Return the health of a service; a plugin that raises, against its contract, cannot tell."""
+    """Return the health of a service; where the plugin raises, against its contract, unknown."""
     try:
         with spans.health_check_span(plugin.name):
             return plugin.health_check(handle)
-    except Exception:
+    except Exception as error:  # noqa: BLE001
+        log_failure(f"health check of {plugin.name!r}", error)
         return HealthStatus.UNKNOWN
 
 
 def check_members(plugin: object) -> None:
-    """Raise `ValidationError` unless it has the four members of a plugin."""
+    """Raise `ValidationError` unless it has the four members of a plugin, and a name."""
+    kind = type(plugin).__name__
     if isinstance(plugin, type):
         raise ValidationError(f"plugin is the class {plugin.__name__}, not an object of it")
     if missing := missing_members(plugin):
-        raise ValidationError(f"plugin of type {type(plugin).__name__} lacks {', '.join(missing)}")
+        raise ValidationError(f"plugin of type {kind} lacks {', '.join(missing)}")
+    name = getattr(plugin, "name", None)
+    if not isinstance(name, str) or not name:
+        raise ValidationError(f"plugin of type {kind} has the name {name!r}: give it a text")
 
 
 def _notify(hook: str, **facts: object) -> None:

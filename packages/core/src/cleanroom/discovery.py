@@ -104,12 +104,8 @@ def load_plugin(name: str) -> type[ServicePlugin]:
 
 def hook_manager() -> pluggy.PluginManager:
     """Return the process's manager of hook implementations; others may be registered with it."""
-    global _manager
-    if _manager is None:
-        made = _load_hooks()  # Not under the lock: an import may ask for it in another thread.
-        with _lock:
-            _manager = _manager or made
-    return _manager
+    # No lock: an import that waits for one may be what the holder of the lock waits for.
+    return _managers.get("cleanroom") or _managers.setdefault("cleanroom", _load_hooks())
 
 
 def problems() -> list[PluginError]:
@@ -120,15 +116,16 @@ def problems() -> list[PluginError]:
 
 def refresh() -> None:
     """Forget what was found, so that what was installed since is seen."""
-    global _found, _manager
+    global _found
     with _lock:
-        _found, _manager = None, None
+        _found = None
+        _managers.clear()
         _failures.clear()
 
 
 _lock = threading.Lock()
 _found: list[Installed] | None = None
-_manager: pluggy.PluginManager | None = None
+_managers: dict[str, pluggy.PluginManager] = {}
 _failures: dict[Installed, PluginError] = {}
 
 
@@ -141,9 +138,9 @@ def _scan() -> Iterator[Installed]:
             if "cleanroom." not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name, version = str(distribution.name), str(distribution.version)
-            points = [point for point in distribution.entry_points]
-        except Exception:
-            continue  # Broken metadata is for pip to report, and no reason to list nothing.
+            points = list(distribution.entry_points)
+        except Exception:  # noqa: BLE001, S112 - broken metadata is for pip to report
+            continue
         if _plain(name) not in seen:  # The first on the path is the one that is imported.
             seen.add(_plain(name))
             for point in points:
@@ -189,6 +186,6 @@ def _register(manager: pluggy.PluginManager, entry: Installed) -> None:
     try:
         manager.register(loaded, name=f"{entry.distribution} {entry.version}: {entry.name}")
         manager.check_pending()
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - remembered
         entry.failure(f"its hooks do not fit: {exc}").__cause__ = exc
         manager.unregister(loaded)

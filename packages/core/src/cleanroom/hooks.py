@@ -22,9 +22,8 @@ from typing import cast
 import pluggy
 
 from cleanroom import discovery
-from cleanroom._errors import ConfigurationError
+from cleanroom._errors import ConfigurationError, log_failure
 from cleanroom._protocol import ServiceHandle, ServicePlugin
-from cleanroom._secrets import scrub
 
 __all__ = ["fixture_modules", "hookimpl", "hookspec", "notify", "validate"]
 
@@ -61,7 +60,7 @@ def notify(hook: str, **facts: object) -> None:
     """Call every implementation of the observer `hook`; one that raises is only logged."""
     for owner, _, error in _answers(hook, facts):
         if error is not None:
-            _log(hook, owner, error)
+            log_failure(f"{hook} of {owner}", error)
 
 
 def validate(plugin: ServicePlugin) -> None:
@@ -69,7 +68,8 @@ def validate(plugin: ServicePlugin) -> None:
     objections: list[str] = []
     cause: Exception | None = None
     for owner, texts, error in _answers("cleanroom_validate", {"plugin": plugin}):
-        objections += [f"{text} (says {owner})" for text in texts or ([error] if error else [])]
+        said = [str(error)] if error else texts
+        objections += [f"{text} (says {owner})" for text in said]
         cause = cause or error
     if objections:
         raise ConfigurationError("; ".join(objections), service=plugin.name) from cause
@@ -81,7 +81,7 @@ def fixture_modules() -> list[str]:
     for owner, texts, error in _answers("cleanroom_fixture_modules", {}):
         modules += [text for text in texts if text not in modules]
         if error is not None:
-            _log("cleanroom_fixture_modules", owner, error)
+            log_failure(f"cleanroom_fixture_modules of {owner}", error)
     return modules
 
 
@@ -96,13 +96,5 @@ def _answers(
             answer = cast(object, impl.function(*(facts[name] for name in impl.argnames)))
             texts = [answer] if isinstance(answer, str) else cast("Iterable[object]", answer or ())
             yield impl.plugin_name, [str(text) for text in texts], None
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - told to the caller
             yield impl.plugin_name, [], exc
-
-
-def _log(hook: str, owner: str, error: Exception) -> None:
-    import logging
-
-    kind = type(error).__name__
-    text = scrub(f"{hook} of {owner} raised {kind}: {error}")
-    logging.getLogger("cleanroom").warning(text)

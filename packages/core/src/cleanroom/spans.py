@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -109,7 +109,7 @@ _open_over_service: ContextVar[tuple[str, str, Span] | None] = ContextVar("open"
 
 
 @contextmanager
-def _service_span(name: str, service: str) -> Iterator[Span]:
+def _service_span(name: str, service: str) -> Generator[Span, None, None]:
     """Open a span, or go on in the one that the caller opened over the same thing already."""
     current = _open_over_service.get()
     if current is not None and current[:2] == (name, service):
@@ -124,7 +124,7 @@ def _service_span(name: str, service: str) -> Iterator[Span]:
 
 
 @contextmanager
-def _span(name: str, attributes: dict[str, str] | None = None) -> Iterator[Span]:
+def _span(name: str, attributes: dict[str, str] | None = None) -> Generator[Span, None, None]:
     if "opentelemetry" not in sys.modules and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
         yield Span()
         return
