@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cleanroom
+from cleanroom import config, discovery, hooks
+
+SOURCES = Path(cleanroom.__file__).parent
+MODULES = sorted(path for path in SOURCES.glob("*.py") if path.name != "testing.py")
+"""The modules of the core. The conformance kit, `cleanroom.testing`, is not part of it."""
+
+VOCABULARY = ["_secrets.py", "_errors.py", "_protocol.py", "spans.py"]
+
+
+def test_all_is_exactly_the_public_members_sorted() -> None:
+    """`cleanroom.__all__` names every public member, sorted, and nothing else."""
+    members = [
+        name
+        for name, value in vars(cleanroom).items()
+        if not name.startswith("_")
+        and name != "annotations"
+        and (name == "spans" or not isinstance(value, types.ModuleType))
+    ]
+    assert cleanroom.__all__ == sorted(members)
+
+
+@pytest.mark.parametrize("module", [cleanroom.spans, config, discovery, hooks])
+def test_public_modules_export_what_they_define(module: types.ModuleType) -> None:
+    """A public module's `__all__` is sorted and names all it defines, hook specifications apart."""
+    defined = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith(("_", "cleanroom_"))
+        and getattr(value, "__module__", module.__name__) == module.__name__
+        and isinstance(value, type | types.FunctionType)
+    ]
+    markers = ["hookimpl", "hookspec"] if module is hooks else []
+    assert module.__all__ == sorted([*defined, *markers])
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "cleanroom":
+                yield from (f"cleanroom.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_core_imports_only_its_two_dependencies(path: Path) -> None:
+    """The core imports the standard library, itself, pluggy and opentelemetry's API."""
+    allowed = {*sys.stdlib_module_names, "cleanroom", "pluggy", "opentelemetry"}
+    foreign = {name for name in imported(path) if name.split(".")[0] not in allowed}
+    sdk = {name for name in imported(path) if name.startswith("opentelemetry.sdk")}
+    assert not foreign | sdk
+
+
+@pytest.mark.parametrize("name", VOCABULARY)
+def test_vocabulary_imports_nothing_else_of_ours(name: str) -> None:
+    """Protocol, errors and spans import no part of ours but each other and the scrubbing."""
+    own = {f"cleanroom.{module.removesuffix('.py')}" for module in VOCABULARY}
+    ours = {module for module in imported(SOURCES / name) if module.startswith("cleanroom")}
+    assert ours <= own
+
+
+def test_import_is_light() -> None:
+    """`import cleanroom` imports nothing that is needed only once something starts."""
+    heavy = (
+        "opentelemetry pluggy pytest testcontainers docker psycopg redis requests importlib.metadata"
+        " concurrent.futures asyncio logging tomllib difflib socket subprocess"
+    )
+    code = f"""
+import sys
+before = set(sys.modules)
+import cleanroom
+print(*sorted((set(sys.modules) - before) & set({heavy.split()!r})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(SOURCES.parent)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+def lines(paths: list[Path]) -> int:
+    texts = [path.read_text("utf-8") for path in paths]
+    return sum(1 for text in texts for line in text.splitlines() if line.strip())
+
+
+def test_vocabulary_is_small() -> None:
+    """Protocol, errors and spans have fewer than 500 lines together, blank lines not counted."""
+    assert lines([SOURCES / name for name in VOCABULARY]) < 500
+
+
+def test_core_is_small() -> None:
+    """The core without the kit has fewer than 1,200 lines, blank lines not counted."""
+    assert lines(MODULES) < 1200
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_modules_are_short(path: Path) -> None:
+    """No module has more than 300 lines."""
+    assert len(path.read_text("utf-8").splitlines()) <= 300
+
+
+def test_package_is_typed() -> None:
+    """The package says that it is typed."""
+    assert (SOURCES / "py.typed").exists()

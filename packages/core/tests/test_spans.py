@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import copy_context
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from cleanroom import ServiceError, spans
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+Tree = Callable[[], dict[str, str | None]]
+
+
+def test_nothing_is_imported_while_nobody_uses_opentelemetry(site: Site) -> None:
+    """A span in a process without opentelemetry imports none of it, and takes attributes."""
+    code = """
+        import sys
+        from cleanroom import spans
+        with spans.plugin_start_span("db") as span, spans.launch_span():
+            span.set("server.port", 5432)
+        print([name for name in sys.modules if name.startswith("opentelemetry")])
+    """
+    assert site.run(code, OTEL_PYTHON_TRACER_PROVIDER="") == "[]"
+
+
+def test_a_start_is_one_tree(tree: Tree) -> None:
+    """Spans nest: environment, service, then provision, launch and wait_ready."""
+    with spans.environment_start_span(), spans.plugin_start_span("db"):
+        with spans.provision_span():
+            pass
+        with spans.launch_span(), spans.process_start_span("/usr/bin/postgres"):
+            pass
+        with spans.wait_ready_span():
+            pass
+    service = "cleanroom.service.start db"
+    assert tree() == {
+        "cleanroom.environment.start": None,
+        service: "cleanroom.environment.start",
+        "provision": service,
+        "launch": service,
+        "cleanroom.process.start": "launch",
+        "wait_ready": service,
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (spans.environment_stop_span, "cleanroom.environment.stop"),
+        (lambda: spans.plugin_stop_span("db"), "cleanroom.service.stop"),
+        (lambda: spans.health_check_span("db"), "cleanroom.service.health_check"),
+        (lambda: spans.isolate_span("db"), "cleanroom.service.isolate"),
+        (lambda: spans.container_start_span("redis:8"), "cleanroom.container.start"),
+    ],
+)
+def test_names_do_not_hold_what_varies(
+    exporter: InMemorySpanExporter, make: Callable[[], object], name: str
+) -> None:
+    """The name of a span says the kind of thing only; success leaves its status unset."""
+    with make():  # type: ignore[attr-defined]
+        pass
+    (span,) = exporter.get_finished_spans()
+    assert span.name == name
+    assert span.status.status_code is StatusCode.UNSET
+
+
+def test_same_span_inside_itself_is_one(exporter: InMemorySpanExporter) -> None:
+    """Where environment and plugin both open the span of a start, there is one, with all facts."""
+    with spans.plugin_start_span("db") as outer, spans.plugin_start_span("db") as inner:
+        outer.set("cleanroom.a", 1)
+        inner.set("cleanroom.b", 2)
+    (span,) = exporter.get_finished_spans()
+    assert dict(span.attributes or {}) == {
+        "cleanroom.service.name": "db",
+        "cleanroom.a": 1,
+        "cleanroom.b": 2,
+    }
+
+
+def test_spans_of_other_services_and_kinds_are_their_own(tree: Tree) -> None:
+    """Another service's start, or a health check, inside a start has a span of its own."""
+    with spans.plugin_start_span("api"), spans.plugin_start_span("db"):
+        with spans.health_check_span("db"):
+            pass
+    with spans.plugin_start_span("api"):
+        pass
+    assert tree() == {
+        "cleanroom.service.start api": None,
+        "cleanroom.service.start db": "cleanroom.service.start api",
+        "cleanroom.service.health_check db": "cleanroom.service.start db",
+    }
+
+
+def test_error_is_recorded_once_where_it_happened(exporter: InMemorySpanExporter) -> None:
+    """An error is an event of the innermost span alone, and passes on unchanged."""
+    error = ServiceError("no", service="db")
+    with pytest.raises(ServiceError) as caught:  # noqa: SIM117
+        with spans.plugin_start_span("db"), spans.launch_span():
+            raise error
+    assert caught.value is error
+    launch, start = exporter.get_finished_spans()
+    assert [event.name for event in launch.events] == ["exception"]
+    assert launch.status.status_code is StatusCode.ERROR
+    assert (launch.attributes or {})["error.type"] == "ServiceError"
+    assert start.events == ()
+    assert start.status.status_code is StatusCode.UNSET
+
+
+def test_no_secret_reaches_a_span(exporter: InMemorySpanExporter) -> None:
+    """Neither an attribute nor an error carries a password into a span."""
+    with pytest.raises(RuntimeError), spans.plugin_start_span("db") as span:
+        span.set("url.full", "redis://:s3cret@localhost")
+        span.set("password", "s3cret")
+        raise RuntimeError("redis://:s3cret@localhost said no")
+    (finished,) = exporter.get_finished_spans()
+    assert "s3cret" not in finished.to_json()
+
+
+def test_context_follows_into_a_thread(tree: Tree) -> None:
+    """A span opened in a thread that runs in a copy of the context is a child."""
+    with spans.environment_start_span():
+        context = copy_context()
+        thread = Thread(target=lambda: context.run(open_and_close))
+        thread.start()
+        thread.join()
+    assert tree()["cleanroom.service.start db"] == "cleanroom.environment.start"
+
+
+def open_and_close() -> None:
+    with spans.plugin_start_span("db"):
+        pass
