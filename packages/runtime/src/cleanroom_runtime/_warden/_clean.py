@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -79,7 +77,7 @@ def _run_helper(helper: dict[str, Any]) -> None:
     )
 
 
-def remove_containers(engine: dict[str, Any], run_id: str, *, wait: bool) -> None:
+def remove_containers(engine: Record, run_id: str, *, wait: bool) -> None:
     """Remove all containers, volumes and networks that carry the run's label.
 
     A request to create one may still be under way in the engine when its client was killed:
@@ -89,49 +87,28 @@ def remove_containers(engine: dict[str, Any], run_id: str, *, wait: bool) -> Non
     calm = 2 if wait else 0
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        found = _ask(engine, "GET", f"/containers/json?all=1&filters={label}")
+        found = _ask_engine(engine, "GET", f"/containers/json?all=1&filters={label}")
         for container in found:
-            _ask(engine, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
+            _ask_engine(engine, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
         calm = max(calm, 1) if found else calm - 1
         if calm < 0:
             break
         if wait:
             time.sleep(0.2)
-    for network in _ask(engine, "GET", f"/networks?filters={label}"):
-        _ask(engine, "DELETE", f"/networks/{network['Id']}")
+    for network in _ask_engine(engine, "GET", f"/networks?filters={label}"):
+        _ask_engine(engine, "DELETE", f"/networks/{network['Id']}")
 
 
-def _ask(engine: dict[str, Any], method: str, path: str) -> Any:
-    connection = _EngineConnection(engine)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        body = response.read()
-        if response.status in (404, 409):
-            return []  # gone already, or being removed by somebody else
-        if response.status >= 400:
-            raise OSError(f"engine answered {response.status} to {method} {path.split('?')[0]}")
-        return json.loads(body) if body else []
-    finally:
-        connection.close()
+def _ask_engine(engine: Record, method: str, path: str) -> Any:
+    # Not at the top: HTTP takes as long to import as all the rest of the warden.
+    from cleanroom_runtime._warden._engine_api import ask, reason_in
 
-
-class _EngineConnection(http.client.HTTPConnection):
-    """HTTP to a container engine, over its unix socket or plain TCP."""
-
-    def __init__(self, engine: dict[str, Any]) -> None:
-        super().__init__(
-            engine.get("host") or "localhost", engine.get("port") or 80, timeout=_HELPER_TIMEOUT
-        )
-        self._socket_path: str | None = engine.get("socket")
-
-    def connect(self) -> None:
-        if self._socket_path is None:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_HELPER_TIMEOUT)
-        self.sock.connect(self._socket_path)
+    status, body = ask(engine, method, path, timeout=_HELPER_TIMEOUT)
+    if status in (404, 409):
+        return []  # gone already, or being removed by somebody else
+    if status >= 400:
+        raise OSError(f"engine answered {status} to {method} {path}: {reason_in(body)}")
+    return json.loads(body) if body else []
 
 
 def sweep(roots: list[Path]) -> None:

@@ -1,0 +1,255 @@
+"""Containers of services: launched, asked, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cleanroom import ContainerError, spans
+from cleanroom_runtime._engine import Engine, in_words
+from cleanroom_runtime._reach import Reach, reach_of
+from cleanroom_runtime._specs import ContainerSpec, Endpoint
+from cleanroom_runtime._warden._clean import RUN_LABEL
+from cleanroom_runtime._warden._engine_api import ask, reason_in
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._docker import ServiceContainer
+    from cleanroom_runtime._run import Run
+
+SERVICE_LABEL = "org.cleanroom.service"
+"""Label of every container; its value is the id of its service."""
+
+_PORT_TRIES = 3
+_REMOVAL_TIMEOUT = 30.0
+_PUBLISH_TIMEOUT = 5.0
+_LOG_LINES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """How a container is.
+
+    Attributes:
+        running: Whether its main process exists; it does while the container is paused.
+        status: The engine's word: `created`, `running`, `paused`, `exited`, `dead`..., or `gone`.
+        exit_code: How its main process ended, once it has.
+        oom_killed: Whether it was killed because it went over its memory limit.
+    """
+
+    running: bool
+    status: str
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+
+def launch(
+    run: Run,
+    service_id: str,
+    service_name: str,
+    spec: ContainerSpec,
+    engine: Engine,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Endpoint:
+    """Start a container that the run owns. It runs then, which does not say that it is ready.
+
+    Args:
+        run: The run that ends it, however this process ends.
+        service_id: The service's id; a new one for each launch.
+        service_name: The service's name, for errors.
+        spec: What to run.
+        engine: Where.
+        progress: Told in a line what is going on while an image is pulled; else it is logged.
+
+    Raises:
+        ContainerError: It could not be started, or ended at once; nothing is left of it.
+    """
+    registered = run.begin("register", id=service_id, engine=engine.warden_record())
+    from cleanroom_runtime._docker import ServiceContainer
+    from cleanroom_runtime._docker_errors import translated
+
+    registered()
+    with (
+        spans.container_start_span(spec.image) as span,
+        translated(service_name, spec, engine),
+    ):
+        reach = reach_of(engine)
+        labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id}
+        container = ServiceContainer(engine, spec, f"cleanroom-{service_id}", labels, reach)
+        with contextlib.closing(container):
+            container.get_image(spec.pull, progress)
+            host, port = _start(container, reach, spec.port, engine)
+            container_id = container.get_container_id()
+        span.set("container.id", container_id)
+    facts = {"container_id": container_id, "image": spec.image, "engine": engine.url}
+    return Endpoint(host, port, facts)
+
+
+def state(
+    container_id: str, engine: Engine, *, service_name: str | None = None, timeout: float = 2.0
+) -> ContainerState:
+    """Return how a container is; one that is not there has the status `gone`.
+
+    Args:
+        container_id: Its id or name.
+        engine: Where it is.
+        service_name: The service's name, for errors.
+        timeout: Seconds to wait for the engine's answer.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    path = f"/containers/{container_id}/json"
+    status, body = _ask(engine, "GET", path, service_name, timeout=timeout)
+    if status == 404:
+        return ContainerState(running=False, status="gone")
+    return _state_in(_understood(engine, status, body, service_name))
+
+
+def log_tail(
+    container_id: str, engine: Engine, lines: int, *, service_name: str | None = None
+) -> str:
+    """Return the last lines the container wrote, to both streams; nothing of one that is gone.
+
+    Raises:
+        ContainerError: The engine did not answer.
+    """
+    path = f"/containers/{container_id}/logs?stdout=1&stderr=1&tail={lines}"
+    status, body = _ask(engine, "GET", path, service_name)
+    return _demultiplexed(body).decode(errors="replace") if status == 200 else ""
+
+
+def kill(container_id: str, engine: Engine, *, service_name: str | None = None) -> None:
+    """End the container's main process with SIGKILL; one that has ended or is gone is fine.
+
+    Raises:
+        ContainerError: The engine did not answer, or refused.
+    """
+    path = f"/containers/{container_id}/kill?signal=KILL"
+    status, body = _ask(engine, "POST", path, service_name)
+    if status not in (404, 409):
+        _understood(engine, status, body, service_name)
+
+
+def remove(container_id: str, engine: Engine, *, service_name: str | None = None) -> None:
+    """Kill and remove a container and its anonymous volumes; return once it is gone.
+
+    Removing twice is fine, also at the same time.
+
+    Args:
+        container_id: Its id or name.
+        engine: Where it is.
+        service_name: The service's name, for errors.
+
+    Raises:
+        ContainerError: The engine did not answer, or did not remove it in time.
+    """
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT
+    while True:
+        path = f"/containers/{container_id}?force=1&v=1"
+        status, body = _ask(engine, "DELETE", path, service_name, timeout=_REMOVAL_TIMEOUT)
+        if status == 404:
+            return
+        if status < 300 or status == 409:  # removed, or being removed by somebody else
+            while state(container_id, engine, service_name=service_name).status != "gone":
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            else:
+                return
+        if time.monotonic() > deadline:
+            raise _error(
+                engine, f"the container could not be removed: {reason_in(body)}", service_name
+            )
+        time.sleep(0.1)
+
+
+def _start(container: ServiceContainer, reach: Reach, port: int, engine: Engine) -> tuple[str, int]:
+    """Start it, again where another program took the port, and return where the port is."""
+    from cleanroom_runtime._docker_errors import is_port_conflict
+
+    for left in reversed(range(_PORT_TRIES)):
+        try:
+            container.start()
+            return _address(container, reach, port, engine)
+        except BaseException as exc:
+            with contextlib.suppress(ContainerError):
+                remove(container.name, engine)
+            if not (left and is_port_conflict(exc)):
+                raise
+    raise AssertionError
+
+
+def _address(
+    container: ServiceContainer, reach: Reach, port: int, engine: Engine
+) -> tuple[str, int]:
+    deadline = time.monotonic() + _PUBLISH_TIMEOUT
+    while True:
+        facts = container.inspect()
+        address = reach.find(facts, port)
+        if address is not None:
+            return address
+        now = _state_in(facts)
+        if not now.running or time.monotonic() > deadline:
+            killed = ", killed because it went over its memory limit" if now.oom_killed else ""
+            raise ContainerError(
+                f"the engine gave port {port} no address within {_PUBLISH_TIMEOUT:g} s"
+                if now.running
+                else f"the container ended at once with exit code {now.exit_code}{killed}",
+                log_tail=log_tail(container.get_container_id(), engine, _LOG_LINES),
+            )
+        time.sleep(0.02)
+
+
+def _state_in(facts: Mapping[str, Any]) -> ContainerState:
+    found: Mapping[str, Any] = facts["State"]
+    running, status = bool(found["Running"]), str(found["Status"])
+    return ContainerState(
+        running=running,
+        status=status,
+        exit_code=None if running or status == "created" else int(found["ExitCode"]),
+        oom_killed=bool(found.get("OOMKilled")),
+    )
+
+
+def _demultiplexed(stream: bytes) -> bytes:
+    """Take the headers out of a log: stream number, three zeros, length in four bytes."""
+    parts: list[bytes] = []
+    while len(stream) >= 8 and stream[0] <= 2 and stream[1:4] == bytes(3):
+        end = 8 + int.from_bytes(stream[4:8])
+        parts.append(stream[8:end])
+        stream = stream[end:]
+    return b"".join([*parts, stream])
+
+
+def _ask(
+    engine: Engine, method: str, path: str, service_name: str | None, *, timeout: float = 20.0
+) -> tuple[int, bytes]:
+    try:
+        return ask(engine.warden_record(), method, path, timeout=timeout)
+    except OSError as exc:
+        raise _error(engine, f"the engine does not answer: {in_words(exc)}", service_name) from exc
+
+
+def _understood(engine: Engine, status: int, body: bytes, service_name: str | None) -> Any:
+    try:
+        if status < 300:
+            return json.loads(body) if body else None
+    except ValueError:
+        pass
+    raise _error(
+        engine, f"the engine answered with status {status}: {reason_in(body)[:500]}", service_name
+    )
+
+
+def _error(engine: Engine, message: str, service_name: str | None) -> ContainerError:
+    return ContainerError(
+        message,
+        service=service_name,
+        backend="container",
+        hint=f"the engine is {engine.url} (from {engine.source}); is it still running?",
+    )
