@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cleanroom_runtime._cache import cached_directory
     from cleanroom_runtime._plugin import BasePlugin
+    from cleanroom_runtime._run import current_run, run_of
     from cleanroom_runtime._specs import (
         Backend,
         BackendChoice,
@@ -32,11 +34,21 @@ __all__ = [
     "LocalServer",
     "ProcessSpec",
     "Workspace",
+    "cached_directory",
+    "current_run",
+    "run_of",
 ]
+
+_ELSEWHERE = {
+    "BasePlugin": "_plugin",
+    "cached_directory": "_cache",
+    "current_run": "_run",
+    "run_of": "_run",
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "_plugin" if name == "BasePlugin" else "_specs"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    module = import_module(f"{__name__}.{_ELSEWHERE.get(name, '_specs')}")
+    return getattr(module, name)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cleanroom import ConfigurationError, InternalError
+from cleanroom import CleanroomError, ConfigurationError, InternalError
 
 SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a unix socket: 107 on Linux and 103 on macOS, less the final zero."""
@@ -150,10 +150,40 @@ class Run:
             with self._lock:
                 self._idle.append(line)
             if not reply.get("ok"):
-                raise WardenRefusal(str(reply.get("error", "no reason given")))
+                raise WardenRefusalError(str(reply.get("error", "no reason given")))
             return reply
 
         return finish
+
+    def once(self, key: str, make: Callable[[], str]) -> str:
+        """Have something done by one process of the run, and return its outcome to all.
+
+        Args:
+            key: Names what is done.
+            make: Does it and returns its outcome. Called in one process; where that dies, in the
+                next. An error of our tree reaches all of them.
+        """
+        reply = self.request("claim", key=key)
+        if not reply["granted"]:
+            outcome = json.loads(reply["outcome"])
+            if "error" in outcome:
+                raise CleanroomError.from_dict(outcome["error"])
+            return str(outcome["value"])
+        try:
+            value = make()
+        except CleanroomError as exc:
+            self.request("settle", key=key, outcome=json.dumps({"error": exc.to_dict()}))
+            raise
+        except BaseException:
+            self.request("disclaim", key=key)
+            raise
+        self.request("settle", key=key, outcome=json.dumps({"value": value}))
+        return value
+
+    def outcomes(self, prefix: str) -> dict[str, Reply]:
+        """Return what was done once under keys with this prefix: its value or its error."""
+        listed = self.request("outcomes", prefix=prefix)["outcomes"]
+        return {key: json.loads(outcome) for key, outcome in listed.items()}
 
     def alive(self) -> bool:
         """Whether the run has a warden that answers. Starts nothing."""
@@ -214,7 +244,7 @@ class Run:
                 return _start_warden(self.address)
 
 
-class WardenRefusal(InternalError):
+class WardenRefusalError(InternalError):
     """The warden could not do what it was asked to."""
 
 
@@ -310,7 +340,7 @@ def _start_warden(address: RunAddress) -> _Line:
     passed = (listener.fileno(), theirs.fileno(), lock)
     roots = {str(run_root()), address.root}
     try:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [
                 sys.executable, "-I", "-S", "-c", _WARDEN,
                 str(Path(__file__).resolve().parent.parent), str(directory),
@@ -346,6 +376,17 @@ def join_run(address: RunAddress) -> Run:
     with _current_lock:
         _current = Run(address)
         return _current
+
+
+def joined_run() -> Run | None:
+    """Return the run this process takes part in, if it does."""
+    return _current
+
+
+def leave_run(previous: Run | None) -> None:
+    """Take part in another run again, or in none."""
+    global _current
+    _current = previous
 
 
 def run_of(service_id: str) -> Run:

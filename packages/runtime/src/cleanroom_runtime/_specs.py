@@ -22,11 +22,14 @@ class LocalServer:
         executable: The server's binary.
         version: Its version as it states it, for instance `"18.6"`.
         source: Where it was found, in words for people: `"embedded extra"`, `"PATH"`.
+        parts: The folders that belong to it, side by side, where the executable needs them to be
+            copied along. Empty: the installation cannot be copied.
     """
 
     executable: Path
     version: str
     source: str
+    parts: tuple[Path, ...] = ()
 
     @property
     def major(self) -> str:
@@ -42,11 +45,16 @@ class Workspace:
         directory: Mode 0700, on disk; its path is short enough for a unix socket in it.
         data: For the service's data: in memory where there is room, else on disk.
         port: The TCP port to listen on, at 127.0.0.1.
+        prefix: To be put before any command that a plugin runs itself to prepare the service, so
+            that it runs as the same user as the service.
+        owner: Uid and gid of that user.
     """
 
     directory: Path
     data: Path
     port: int
+    prefix: tuple[str, ...] = ()
+    owner: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,6 @@ class ProcessSpec:
             asked whether it is ready: what has to be set up over a private channel.
         stop_signal: Ends the server at once, without leaving anything behind.
         stop_timeout: Seconds between that signal and SIGKILL.
-        refuses_root: Whether the program will not run as uid 0.
     """
 
     argv: Sequence[str]
@@ -74,7 +81,6 @@ class ProcessSpec:
     setup: Callable[[Endpoint], None] | None = None
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 5.0
-    refuses_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)

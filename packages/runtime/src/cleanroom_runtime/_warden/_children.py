@@ -77,9 +77,6 @@ def _make_directories(request: dict[str, Any], journal: Journal) -> None:
         os.mkdir(directory, 0o700)
     for path, content in request.get("files", {}).items():
         Path(path).write_text(content)
-    if request.get("uid") is not None:
-        for path in [*request["directories"], *request.get("files", {})]:
-            os.chown(path, request["uid"], request["gid"])
 
 
 def _become(request: dict[str, Any], log: int, go: int, error: int) -> None:
@@ -94,13 +91,9 @@ def _become(request: dict[str, Any], log: int, go: int, error: int) -> None:
         os.dup2(log, 2)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        if request.get("uid") is not None:
-            os.setgroups([])
-            os.setgid(request["gid"])
-            os.setuid(request["uid"])
         os.umask(0o077)
         os.chdir(request["cwd"])
-        os.execvpe(request["argv"][0], request["argv"], request["env"])
+        os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606
     except OSError as exc:
         os.write(error, str(exc.errno or errno.EINVAL).encode())
     finally:
@@ -165,7 +158,9 @@ def _descendants(pid: int) -> list[int]:
 def _children_of(pid: int) -> list[int]:
     """Children of a process. Linux only; elsewhere none are found."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     except OSError:
         return []
 

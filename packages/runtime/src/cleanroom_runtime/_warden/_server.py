@@ -91,7 +91,7 @@ class Warden:
         self._claims: dict[str, Claim] = {}
         self._leases: dict[str, dict[int, int]] = {}  # pool: index: pid of its holder
         self._farewells: list[Connection] = []
-        self._kept = False
+        self._kept: list[str] = []
         self._end_at: float | None = None
         self._roots = roots
         self._sweeper: int | None = None
@@ -236,7 +236,7 @@ class Warden:
         """Note something the client is about to make: a service, an engine, a helper to run."""
         for kind in ("engine", "helper", "directory"):
             if kind in request:
-                record = {kind: request[kind]}
+                record: Request = {kind: request[kind]}
                 if record not in self._journal.read():
                     self._journal.add(record)
         if "id" in request:
@@ -288,7 +288,9 @@ class Warden:
         connection.reply()
 
     def _on_disclaim(self, connection: Connection, request: Request) -> None:
-        self._claims.pop(request["key"], None)
+        claim = self._claims.get(request["key"])
+        if claim is not None and claim.outcome is None:
+            self._pass_on(request["key"], claim)
         connection.reply()
 
     def _pass_on(self, key: str, claim: Claim) -> None:
@@ -313,7 +315,7 @@ class Warden:
         self._leases.get(request["pool"], {}).pop(int(request["index"]), None)
         connection.reply()
 
-    def _on_services(self, connection: Connection, request: Request) -> None:
+    def _on_outcomes(self, connection: Connection, request: Request) -> None:
         """List what was settled under a prefix: what this run has started, for its report."""
         prefix = request["prefix"]
         connection.reply(
@@ -325,14 +327,18 @@ class Warden:
         )
 
     def _on_keep(self, connection: Connection, request: Request) -> None:
-        self._kept = bool(request.get("keep", True))
+        """Outlive the session, for a person to look at what it left."""
+        self._kept.append(request["note"])
         connection.reply()
+
+    def _on_kept(self, connection: Connection, request: Request) -> None:
+        connection.reply(notes=self._kept)
 
     def _on_shutdown(self, connection: Connection, request: Request) -> None:
         if self._kept and not request.get("kept_too"):
             connection.reply(kept=True)
             return
-        self._kept = False
+        self._kept.clear()
         self._farewells.append(connection)
         self._end_at = time.monotonic()
 
@@ -370,7 +376,9 @@ class Warden:
     def _patience(self) -> float | None:
         """Seconds until something is due without an event, if anything is."""
         due = [self._end_at] if self._end_at is not None and not self._kept else []
-        due += [child.kill_at for child in self._children.values() if child.running and child.kill_at]
+        due += [
+            child.kill_at for child in self._children.values() if child.running and child.kill_at
+        ]
         if self._owner_alive and self._owner not in self._watched:
             due.append(time.monotonic() + 0.5)
         return max(0.0, min(due) - time.monotonic()) if due else None

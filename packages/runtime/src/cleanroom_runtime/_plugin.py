@@ -1,0 +1,192 @@
+"""The base class of plugins: says how a service runs, so that a plugin only says what it runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+from cleanroom import HealthStatus, InternalError, ServiceError, ServiceHandle, spans
+from cleanroom_runtime import _check, _lifecycle
+from cleanroom_runtime._choose import Choice, Wanted, choose
+from cleanroom_runtime._specs import (
+    BackendChoice,
+    ContainerSpec,
+    LocalServer,
+    ProcessSpec,
+    Workspace,
+)
+
+
+class BasePlugin(ABC):
+    """A service that runs in a container, as a local process, or on somebody else's server.
+
+    A plugin derives from this class and says three things: `container` and `process` describe what
+    to run, `probe` asks the running service whether it is ready. Choosing the backend, launching,
+    waiting, logs, metadata, spans and clean-up are done here. Plugins are immutable.
+
+    Args:
+        name: The service's name, unique within a suite.
+        image: Image to run in a container. One that is named is a promise, see `backend`.
+        backend: `"process"`, `"container"`, `"external"`, or `"auto"`, which runs a named image if
+            an engine answers, and a local server otherwise where it can stand in for it.
+            `CLEANROOM_BACKEND` in the environment wins.
+        url: Address of a server that somebody else runs, for `"external"`.
+        start_timeout: Seconds until the service must be ready.
+        health_timeout: Seconds within which `health_check` answers.
+
+    Raises:
+        ValidationError: An argument is malformed; names the argument and the value.
+    """
+
+    plugin_type: ClassVar[str]
+    """The name under which the plugin is found: its entry point, its key in configuration."""
+    default_image: ClassVar[str | None] = None
+    """The image to run where no image was named and no local server was found."""
+    official_image: ClassVar[str | None] = None
+    """Name of the image that a local server of the same major version may stand in for."""
+    install_hint: ClassVar[str] = "install the server on this machine"
+    """What to tell a user who has neither an engine nor a local server."""
+    refuses_root: ClassVar[bool] = False
+    """Whether the server program will not run as root."""
+
+    def __init__(
+        self,
+        name: str,
+        image: str | None = None,
+        *,
+        backend: BackendChoice = "auto",
+        url: str | None = None,
+        start_timeout: float = 60.0,
+        health_timeout: float = 2.0,
+    ) -> None:
+        self._name = _check.service_name(name)
+        self._image = _check.image(image)
+        self._backend = _check.backend(backend)
+        self._url = _check.url("url", url)
+        self.start_timeout = _check.seconds("start_timeout", start_timeout)
+        self.health_timeout = _check.seconds("health_timeout", health_timeout)
+
+    # -- what a plugin says
+
+    @abstractmethod
+    def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
+        """Ask the service the question that only a ready service answers.
+
+        Args:
+            endpoint: The metadata of the service's handle: `host`, `port`, `url`...
+            timeout: Seconds after which to give up.
+
+        Raises:
+            Exception: It is not ready; the message says why.
+        """
+
+    @abstractmethod
+    def describe(self, host: str, port: int) -> Mapping[str, str]:
+        """Return the metadata of a service at this address: `url` and what else users need."""
+
+    def container(self, image: str) -> ContainerSpec:
+        """Return the container to run."""
+        raise ServiceError(f"cannot run in a container ({image})", service=self.name)
+
+    def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
+        """Return the process to run with this server in this workspace.
+
+        The folders of the workspace do not exist yet; the spec's files are written into them.
+        """
+        raise ServiceError(f"cannot run as a process ({workspace.port})", service=self.name)
+
+    def local_servers(self) -> Sequence[LocalServer]:
+        """Find the servers installed on this machine, the best first."""
+        return ()
+
+    def attach(self, url: str, service_id: str) -> Mapping[str, str]:
+        """Return the metadata for a server somebody else runs, `host`, `port` and `url` included.
+
+        Whatever the plugin makes there, it registers its removal first and undoes in `detach`.
+        """
+        raise ServiceError("cannot use an external server", service=self.name)
+
+    def detach(self, metadata: Mapping[str, str]) -> None:  # noqa: B027 - nothing, by default
+        """Undo in the external server what `attach` did there. Doing it twice is fine."""
+
+    def warm_up(self) -> None:  # noqa: B027 - nothing, by default
+        """Import what the plugin needs, while the server starts."""
+
+    def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
+        """Do what must be done once in the ready service. Returns metadata to add."""
+        return {}
+
+    # -- the protocol
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self._name
+
+    def start(self) -> ServiceHandle:
+        """Start the service and return its handle once it answers.
+
+        Raises:
+            CleanroomError: It could not be started; what had been started is stopped.
+        """
+        with spans.plugin_start_span(self.name) as span:
+            return _lifecycle.start(self, span)
+
+    def stop(self, handle: ServiceHandle) -> None:
+        """Stop the service and return when it is gone. Stopping twice is fine.
+
+        Raises:
+            ServiceError: The handle is of no service of this plugin.
+        """
+        with spans.plugin_stop_span(self.name):
+            _lifecycle.stop(self, handle)
+
+    def health_check(self, handle: ServiceHandle) -> HealthStatus:
+        """Ask the service how it is. Answers within the health timeout and does not raise."""
+        with spans.health_check_span(self.name) as span:
+            status = _lifecycle.health(self, handle, self.health_timeout)
+            span.set("cleanroom.service.health", status.value)
+            return status
+
+    def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
+        """Return the last `tail` lines the service wrote, secrets removed."""
+        return _lifecycle.log_tail(handle.metadata, tail)
+
+    def kill(self, handle: ServiceHandle) -> None:
+        """End the service as a crash would, without cleaning up. For tests of what follows."""
+        _lifecycle.kill(handle)
+
+    def choose(self) -> Choice:
+        """Choose the backend as `start` would. Starts nothing.
+
+        Raises:
+            CleanroomError: Nothing on this machine can serve, or a setting is wrong.
+        """
+        variable = f"CLEANROOM_{self.name.upper().replace('-', '_')}_URL"
+        wanted = Wanted(
+            service=self.name,
+            backend=self._backend,
+            image=self._image,
+            default_image=self.default_image,
+            official_image=self.official_image,
+            url=self._url or _check.url(variable, os.environ.get(variable)),
+            local_servers=self.local_servers,
+            install_hint=self.install_hint,
+        )
+        return choose(wanted)
+
+    def _with(self, **changes: object) -> Self:
+        """Return a copy with other values in these attributes."""
+        changed = copy.copy(self)
+        for name, value in changes.items():
+            if not hasattr(changed, name):
+                raise InternalError(f"{type(self).__name__} has no {name!r}", service=self.name)
+            setattr(changed, name, value)
+        return changed
+
+    def __repr__(self) -> str:
+        """Show what tells plugins apart, and no secret."""
+        return f"{type(self).__name__}(name={self.name!r}, image={self._image!r})"

@@ -1,0 +1,158 @@
+"""The process backend: a server as a child of the warden, on 127.0.0.1 and a unix socket."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cleanroom import ProcessError
+from cleanroom_runtime._account import Account, account_for, readable_executable
+from cleanroom_runtime._run import Run, WardenRefusalError, memory_folder, run_root
+from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspace
+
+HOST = "127.0.0.1"
+
+_PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use", re.IGNORECASE)
+_MEMORY_WANTED = 512 * 1024 * 1024
+
+# Copies a prepared directory and hands it over, where that is asked for, then becomes the server:
+# one process, and nobody has to wait for it.
+_PREPARE_THEN_RUN = (
+    '{ [ -z "$1" ] || cp -R -p "$1" "$2"; } && '
+    '{ [ -z "$3" ] || chown -R "$3" "$4" "$5"; } && shift 5 && exec "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and as whom one server process will run."""
+
+    server: LocalServer
+    account: Account
+    workspace: Workspace
+
+    @property
+    def log(self) -> Path:
+        """The file with the process's output."""
+        return self.workspace.directory / "log"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server will be reached."""
+        facts = {"executable": str(self.server.executable), "log": str(self.log)}
+        return Endpoint(HOST, self.workspace.port, facts, self.workspace.directory)
+
+
+def find_place(run: Run, service_id: str, server: LocalServer, *, refuses_root: bool) -> Place:
+    """Choose account, folders and port for a server. Makes nothing but a copy, if one is needed.
+
+    Raises:
+        ProcessError: There is no account that could run it.
+    """
+    account = account_for(refuses_root=refuses_root)
+    workspace = _workspace(run, service_id, account)
+    if not account.reaches(server.executable):
+        copies = Path(f"{workspace.directory}-bin")
+        run.request("register", directory=str(copies))
+        copies.mkdir(mode=0o700)
+        executable = readable_executable(server, account, copies)
+        server = LocalServer(executable, server.version, server.source)
+    return Place(server, account, workspace)
+
+
+def _workspace(run: Run, service_id: str, account: Account) -> Workspace:
+    memory = memory_folder(_MEMORY_WANTED)
+    flat = f"cleanroom-{os.getuid()}-{service_id}"
+    if account.kind == "other":  # which cannot pass through the run's own directory
+        directory = run_root().parent / flat
+    else:
+        directory = run.address.directory / service_id.partition("-")[2]
+    data = memory / f"{flat}-data" if memory else Path(f"{directory}-data")
+    return Workspace(directory, data, free_port(), account.prefix, (account.uid, account.gid))
+
+
+def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callable[[], str]:
+    """Start a server process. Returns at once; what it returns waits for the pid.
+
+    Raises:
+        ProcessError: It could not be executed (raised by what is returned).
+    """
+    answer = run.begin(
+        "spawn",
+        id=service_id,
+        argv=_command(spec, place.account, place.workspace),
+        env={**os.environ, **spec.env},
+        cwd=str(spec.cwd or place.workspace.directory),
+        log=str(place.log),
+        directories=[str(place.workspace.directory), str(place.workspace.data)],
+        files={str(path): content for path, content in spec.files.items()},
+        stop_signal=spec.stop_signal,
+        stop_timeout=spec.stop_timeout,
+    )
+
+    def confirm() -> str:
+        try:
+            return str(answer()["pid"])
+        except WardenRefusalError as exc:
+            raise ProcessError(
+                f"{place.server.executable} could not be executed: {exc.message}",
+                hint=f"it was found as: {place.server.source}",
+            ) from exc
+
+    return confirm
+
+
+def _command(spec: ProcessSpec, account: Account, workspace: Workspace) -> list[str]:
+    command = account.command(spec.argv)
+    if spec.copy is None and account.kind != "other":
+        return command
+    copy = spec.copy or ("", "")
+    owner = f"{account.uid}:{account.gid}" if account.kind == "other" else ""
+    where = [*copy, owner, workspace.directory, workspace.data]
+    return ["/bin/sh", "-c", _PREPARE_THEN_RUN, "sh", *map(str, where), *command]
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that was free just now."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def exit_code(run: Run, service_id: str) -> int | None:
+    """Return the exit code of a process that has ended, `None` while it runs."""
+    status = run.request("status", id=service_id)
+    return None if status["running"] else int(status.get("exit_code") or 0)
+
+
+def port_was_taken(log_tail: str) -> bool:
+    """Whether a server gave up because another one had taken its port."""
+    return _PORT_TAKEN.search(log_tail) is not None
+
+
+def log_tail(path: Path, lines: int) -> str:
+    """Return the last lines of a process's output; empty when it is gone."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 200 * lines))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def describe_exit(code: int) -> str:
+    """Return an exit code in words: `with exit code 1`, `killed by SIGKILL`."""
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -1,0 +1,69 @@
+"""Waiting until a service answers, and not a moment longer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from cleanroom import StartTimeoutError
+from cleanroom._secrets import scrub
+
+FIRST_PAUSE = 0.001
+LONGEST_PAUSE = 0.05
+_LONGEST_QUESTION = 5.0
+
+
+def wait_ready(
+    ask: Callable[[float], None],
+    check_alive: Callable[[], None],
+    deadline: float,
+    timeout: float,
+) -> None:
+    """Ask until the answer is right.
+
+    Args:
+        ask: Puts the question, given the seconds it may take; raises while it is not answered.
+        check_alive: Raises when the service has ended, with which waiting ends at once.
+        deadline: When to give up, on the monotonic clock.
+        timeout: The seconds that were allowed, for the message.
+
+    Raises:
+        StartTimeoutError: Time is up; says what went wrong last.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            ask(max(0.05, min(_LONGEST_QUESTION, deadline - time.monotonic())))
+        except Exception as exc:
+            check_alive()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StartTimeoutError(
+                    f"not ready after {timeout:g} s; the last error was "
+                    f"{type(exc).__name__}: {scrub(str(exc)).strip()}",
+                    hint="if it only needs more time, raise start_timeout",
+                ) from exc
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+        else:
+            return
+
+
+def answers_within(ask: Callable[[float], None], seconds: float) -> bool:
+    """Whether the question is answered rightly in time, even if the client library hangs."""
+    answered = threading.Event()
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            ask(seconds)
+            answered.set()
+        except Exception:  # noqa: BLE001, S110 - any error means the same: not healthy
+            pass
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="cleanroom-health", daemon=True).start()
+    done.wait(seconds)
+    return answered.is_set()

@@ -1,0 +1,75 @@
+"""Services that all workers of a run share: started by one, used by all, ended with the run."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from cleanroom import HealthStatus, ServiceHandle, SupportsIsolation
+from cleanroom_runtime._plugin import BasePlugin
+from cleanroom_runtime._run import Run
+
+PREFIX = "service/"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A service as the run's report knows it."""
+
+    handle: ServiceHandle
+    seconds: float
+
+
+class SharedPlugin:
+    """A plugin whose service is started once for all processes of a run.
+
+    Stopping leaves the service to the others: it ends with the run.
+    """
+
+    def __init__(self, plugin: BasePlugin, run: Run) -> None:
+        self.plugin = plugin
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.plugin.name
+
+    def start(self) -> ServiceHandle:
+        """Start the service, or wait for the worker that does. Raises what that one raised."""
+        return read_started(self._run.once(f"{PREFIX}{self.name}", self._start)).handle
+
+    def _start(self) -> str:
+        begun = time.perf_counter()
+        handle = self.plugin.start()
+        seconds = time.perf_counter() - begun
+        return json.dumps({"handle": handle.to_json(), "seconds": seconds})
+
+    def stop(self, handle: ServiceHandle) -> None:
+        """Leave the service to the run."""
+
+    def health_check(self, handle: ServiceHandle) -> HealthStatus:
+        """Ask the service how it is."""
+        return self.plugin.health_check(handle)
+
+    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
+        """Lease a clean slice of the service.
+
+        Raises:
+            TypeError: The plugin has none to give.
+        """
+        if not isinstance(self.plugin, SupportsIsolation):
+            raise TypeError(f"{type(self.plugin).__name__} does not support isolation")
+        return self.plugin.isolate(handle)
+
+    def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
+        """Return the last lines the service wrote."""
+        return self.plugin.logs(handle, tail)
+
+
+def read_started(text: str) -> Started:
+    """Return what a worker left for the others when it had started a service."""
+    data = json.loads(text)
+    return Started(ServiceHandle.from_json(data["handle"]), float(data["seconds"]))
