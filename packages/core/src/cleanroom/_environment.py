@@ -60,7 +60,7 @@ class CleanroomEnvironment:
         def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
             return plugin
 
-        return self._add(Service(plugin.name, build, tuple(depends_on), ready=True))
+        return self._add(Service(plugin.name, build, _names(depends_on), ready=True))
 
     def declare(
         self,
@@ -78,7 +78,7 @@ class CleanroomEnvironment:
         Raises:
             ValidationError: The name is taken.
         """
-        needed = tuple(depends_on)
+        needed = _names(depends_on)
         return self._add(Service(name, build, needed, ready=not needed))
 
     def start(self, name: str) -> ServiceHandle:
@@ -239,3 +239,9 @@ class CleanroomEnvironment:
         for name in names:
             visit(name)
         return list(order.values())
+
+
+def _names(depends_on: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(depends_on, str):
+        raise ValidationError(f"depends_on is the text {depends_on!r}: give a list of names")
+    return tuple(depends_on)

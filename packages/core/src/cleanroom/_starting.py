@@ -66,11 +66,12 @@ class Start:
         from concurrent.futures import ThreadPoolExecutor, wait
 
         with ThreadPoolExecutor(len(self.services), "cleanroom-start") as pool:
-            tasks: dict[str, Future[None]] = {}
-            for service in self.services:
-                needed = [tasks[name] for name in service.needs if name in tasks]
-                tasks[service.name] = pool.submit(copy_context().run, self._start, service, needed)
             try:
+                tasks: dict[str, Future[None]] = {}
+                for service in self.services:
+                    needed = [tasks[name] for name in service.needs if name in tasks]
+                    run = copy_context().run
+                    tasks[service.name] = pool.submit(run, self._start, service, needed)
                 wait(tasks.values())
             except BaseException:  # Ctrl-C: leaving the pool waits for what is under way.
                 self.given_up.set()
