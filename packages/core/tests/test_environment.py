@@ -102,7 +102,8 @@ def test_start_starts_only_what_is_needed() -> None:
         env.start("cache")
         assert diary == ["+cache"]
         assert list(env.services) == ["cache"]
-        assert env.names == ("api", "db", "cache")
+        assert list(env) == ["api", "db", "cache"]
+        assert "cache" in env
 
 
 def test_start_all_returns_all_handles() -> None:
@@ -401,8 +402,8 @@ def test_all_are_stopped_though_one_refuses() -> None:
 def test_error_of_the_body_goes_before_stop_errors() -> None:
     """An error in the with statement is raised as it is; a stop error becomes its note."""
     env = CleanroomEnvironment().register(Hand("db", on_stop=raising(RuntimeError("stuck"))))
+    env.start("db")
     with pytest.raises(ValueError, match="mine") as caught, env:
-        env.start("db")
         raise ValueError("mine")
     assert "stuck" in caught.value.__notes__[0]
 

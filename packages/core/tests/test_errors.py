@@ -60,7 +60,7 @@ def test_errors_survive_pickling(kind: type[CleanroomError]) -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_errors_survive_as_dictionaries(kind: type[CleanroomError]) -> None:
-    """`from_dict` makes the error that `to_dict` described, context left out where there is none."""
+    """`from_dict` makes the error that `to_dict` described; missing context is left out."""
     error = full(kind)
     assert str(CleanroomError.from_dict(error.to_dict())) == str(error)
     assert kind("x").to_dict() == {"type": kind.__name__, "message": "x"}

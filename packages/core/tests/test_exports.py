@@ -76,8 +76,8 @@ def test_vocabulary_imports_nothing_else_of_ours(name: str) -> None:
 def test_import_is_light() -> None:
     """`import cleanroom` imports nothing that is needed only once something starts."""
     heavy = (
-        "opentelemetry pluggy pytest testcontainers docker psycopg redis requests importlib.metadata"
-        " concurrent.futures asyncio logging tomllib difflib socket subprocess"
+        "opentelemetry pluggy pytest testcontainers docker psycopg redis requests"
+        " importlib.metadata concurrent.futures asyncio logging tomllib difflib socket subprocess"
     )
     code = f"""
 import sys
@@ -86,7 +86,12 @@ import cleanroom
 print(*sorted((set(sys.modules) - before) & set({heavy.split()!r})))
 """
     done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(SOURCES.parent)!r})\n{code}"],
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(SOURCES.parent)!r})\n{code}",
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import copy_context
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Self
 
 from cleanroom import spans
@@ -44,7 +44,7 @@ class CleanroomEnvironment:
         for service in load_config(path):
             service.check()
             environment.declare(service.name, service.build, service.depends_on)
-        if not environment.names:
+        if not environment._services:
             hint = "add a table [tool.cleanroom.services.NAME] to pyproject.toml"
             raise ConfigurationError(f"no service is declared in {path or os.getcwd()}", hint=hint)
         return environment
@@ -127,11 +127,6 @@ class CleanroomEnvironment:
         """The handles of the running services by name, as of now; read-only."""
         return MappingProxyType({name: pair[1] for name, pair in self._running.copy().items()})
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all services, running or not, in the order they were added."""
-        return tuple(self._services)
-
     def plugin(self, name: str) -> ServicePlugin:
         """Return the plugin of a service, which is started if need be. Raises as `start`."""
         return self._get(name)[0]
@@ -149,16 +144,15 @@ class CleanroomEnvironment:
         """Return the handle of a service, which is started if need be. Raises as `start`."""
         return self._get(name)[1]
 
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of all services, running or not, as they were added."""
+        return iter(tuple(self._services))
+
     def __enter__(self) -> Self:
         """Enter the context. Nothing starts yet."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop every service. If the body raised, a stop error becomes a note on its error."""
         try:
             self.stop_all()

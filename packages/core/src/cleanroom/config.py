@@ -139,47 +139,49 @@ _PLACEHOLDER = re.compile(
 def _read(file: Path) -> list[DeclaredService]:
     import tomllib
 
-    path = "tool.cleanroom.services" if file.name == "pyproject.toml" else "services"
+    prefix = "tool.cleanroom." if file.name == "pyproject.toml" else ""
     try:
         text = file.read_text("utf-8")
-        table = tomllib.loads(text) if "cleanroom" in text or path == "services" else {}
+        table = tomllib.loads(text) if "cleanroom" in text or not prefix else {}
     except (OSError, ValueError) as exc:
         raise ConfigurationError(f"{file}: {exc}") from exc
-    if path != "services":
-        table = _table(str(file), _table(str(file), table, "tool"), "cleanroom")
-    for key in table:
-        if key != "services":
-            raise _wrong(str(file), path.replace("services", key), "unknown key", f"known: {path}")
-    tables = _table(str(file), table, "services")
-    found = [_declared(f"{file} [{path}.{name}]", tables, name) for name in tables]
+    top = f"{file} [tool.cleanroom]" if prefix else str(file)
+    if prefix:
+        table = _table(f"{file} [tool]", _table(str(file), table, "tool"), "cleanroom")
+    for key in table.keys() - {"services"}:
+        raise _wrong(top, key, "unknown key", f"declare [{prefix}services.NAME]")
+    tables = _table(top, table, "services")
+    found: list[DeclaredService] = []
+    for name in tables:
+        options = _table(f"{file} [{prefix}services]", tables, name)
+        found.append(_declared(f"{file} [{prefix}services.{name}]", options, name, tables))
     _check_together(found)
     return found
 
 
-def _declared(source: str, tables: Mapping[str, object], name: str) -> DeclaredService:
-    options = _table(source, tables, name)
+def _declared(
+    source: str, options: dict[str, object], name: str, known: Mapping[str, object]
+) -> DeclaredService:
     _typed(source, "backend", options.get("backend", ""), str)
     plugin = str(_typed(source, "plugin", options.pop("plugin", ""), str))
     default = bool(_typed(source, "default", options.pop("default", False), bool))
-    listed = _typed(source, "depends_on", options.pop("depends_on", []), list)
+    listed = cast("list[object]", _typed(source, "depends_on", options.pop("depends_on", []), list))
+    needs = {str(_typed(source, "depends_on", item, str)): "depends_on" for item in listed}
     if not plugin:
         raise _wrong(source, "plugin", "missing", 'write plugin = "postgres", for instance')
-    needs = [
-        (str(_typed(source, "depends_on", item, str)), "depends_on")
-        for item in cast("list[object]", listed)
-    ]
 
     def note_references(key: str, text: str) -> str:
-        found = (match["service"] for match in _PLACEHOLDER.finditer(text))
-        needs.extend((service, key) for service in found if service)
+        for match in _PLACEHOLDER.finditer(text):
+            if match["service"]:
+                needs.setdefault(match["service"], key)
         return text
 
     for key, value in options.items():
         _with_texts(key, value, note_references)
-    for other, key in needs:
-        if other not in tables:
-            raise _wrong(source, key, f"no service {other!r} is declared", nearest(other, tables))
-    return DeclaredService(name, plugin, options, tuple(dict(needs)), default, source)
+    for other in needs.keys() - known.keys():
+        what = f"no service {other!r} is declared"
+        raise _wrong(source, needs[other], what, nearest(other, known))
+    return DeclaredService(name, plugin, options, tuple(needs), default, source)
 
 
 def _check_together(services: list[DeclaredService]) -> None:

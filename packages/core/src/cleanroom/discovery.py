@@ -179,13 +179,15 @@ def _load_hooks() -> pluggy.PluginManager:
 
 
 def _register(manager: pluggy.PluginManager, entry: Installed) -> None:
+    name = f"{entry.distribution} {entry.version}: {entry.name}"
     try:
         loaded = entry.load()
     except PluginError:
         return  # Remembered.
     try:
-        manager.register(loaded, name=f"{entry.distribution} {entry.version}: {entry.name}")
+        manager.register(loaded, name)
         manager.check_pending()
     except Exception as exc:  # noqa: BLE001 - remembered
         entry.failure(f"its hooks do not fit: {exc}").__cause__ = exc
-        manager.unregister(loaded)
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
