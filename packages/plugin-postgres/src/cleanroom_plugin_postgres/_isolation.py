@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases
-from cleanroom_plugin_postgres._client import make_url
+from cleanroom_plugin_postgres._client import connect, make_url
+from cleanroom_plugin_postgres._undo import (
+    Baseline,
+    NotUndoableError,
+    Origin,
+    Undo,
+    mark,
+    take_baseline,
+)
+from cleanroom_plugin_postgres._wal import open_log
 from cleanroom_runtime import run_of
 
 if TYPE_CHECKING:
@@ -25,14 +35,22 @@ class Slot:
     """One database name of this process's, and what stands under it.
 
     Attributes:
-        index: Leased from the run: no other process has it.
-        name: The database's name.
+        name: The database's name. No other process has it.
         template: What the database was cloned from; `None` while there is none.
+        baseline: Its last clean state; `None` where it cannot be told.
+        connection: Ours to the database, to undo with.
     """
 
-    index: int
     name: str
     template: str | None = None
+    baseline: Baseline | None = None
+    connection: Connection | None = None
+
+    def disconnect(self) -> None:
+        """Close our own connection to the database."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
 
 @contextmanager
@@ -72,16 +90,19 @@ class _Pool:
 
     def __init__(self, handle: ServiceHandle) -> None:
         self._handle = handle
-        self._prefix = handle.metadata.get("database_prefix", handle.metadata["database_name"])
+        self._prefix = handle.metadata["database_name"]
         self._lock = threading.Lock()
         self._free: list[Slot] = []
         self._taken: dict[str, Slot] = {}
         self._kept = 0
-        self._admin: Connection | None = None
+        self._admin_connection: Connection | None = None
+        self._undoing: dict[str, Undo | None] = {}
+        self._replaced: Counter[str] = Counter()
 
     def take(self, template: str) -> Slot:
+        """Return a slot with a clean clone of the template."""
         with self._lock:
-            slot = self._free.pop() if self._free else self._new_slot()
+            slot = self._fitting(template) or Slot(self._new_name())
             try:
                 self._renew(slot, template)
             except BaseException:
@@ -91,6 +112,7 @@ class _Pool:
             return slot
 
     def give_back(self, slot: Slot) -> None:
+        """Take a slot back, as the test left it."""
         with self._lock:
             self._taken.pop(slot.name, None)
             self._free.append(slot)
@@ -101,36 +123,86 @@ class _Pool:
             slot = self._taken[database]
             self._kept += 1
             name = f"{slot.name}_kept_{self._kept}"
-            admin = self._connection()
-            _databases.end_sessions(admin, slot.name)
-            _databases.rename(admin, slot.name, name)
+            slot.disconnect()
+            _databases.end_sessions(self._admin, slot.name)
+            _databases.rename(self._admin, slot.name, name)
             slot.template = None
             return name
 
     def close(self) -> None:
+        """Close all connections."""
         with self._lock:
-            if self._admin is not None:
-                self._admin.close()
+            for slot in [*self._free, *self._taken.values()]:
+                slot.disconnect()
+            if self._admin_connection is not None:
+                self._admin_connection.close()
 
-    def _new_slot(self) -> Slot:
+    def _fitting(self, template: str) -> Slot | None:
+        """A free slot, one of the same template first."""
+        self._free.sort(key=lambda slot: slot.template == template)
+        return self._free.pop() if self._free else None
+
+    def _new_name(self) -> str:
         reply = run_of(self._handle.id).request(
             "lease", pool=f"{self._handle.id}/databases", size=_MOST_DATABASES
         )
-        index = int(reply["index"])
-        return Slot(index, f"{self._prefix}_{index + 1}")
+        return f"{self._prefix}_{int(reply['index']) + 1}"
 
     def _renew(self, slot: Slot, template: str) -> None:
-        """Put a fresh clone of the template under the slot's name."""
-        admin = self._connection()
-        _databases.drop(admin, slot.name)
-        slot.template = None
-        _databases.clone(admin, template, slot.name)
-        slot.template = template
+        """Make what stands under the slot's name a clean clone of the template."""
+        import psycopg
 
-    def _connection(self) -> Connection:
-        if self._admin is None or self._admin.closed:
-            self._admin = _databases.admin_connection(self._handle.metadata)
-        return self._admin
+        if slot.template == template:
+            try:
+                self._undo_in_place(slot, template)
+            except NotUndoableError as exc:
+                self._replaced[str(exc)] += 1
+            except psycopg.Error as exc:
+                self._replaced[f"undoing failed: {str(exc).splitlines()[0]}"] += 1
+            else:
+                return
+        self._replace(slot, template)
+
+    def _undo_in_place(self, slot: Slot, template: str) -> None:
+        """Undo what was written since the last clean state.
+
+        Raises:
+            NotUndoableError: The database must be replaced; says why.
+        """
+        if template not in self._undoing:
+            log = open_log(self._admin)
+            origin = Origin(self._admin, template, f"{slot.name}_origin", self._connect)
+            self._undoing[template] = Undo(self._admin, log, origin) if log else None
+        undo = self._undoing[template]
+        if undo is None or slot.baseline is None:
+            raise NotUndoableError("this server cannot tell what was written")
+        if slot.connection is None or slot.connection.closed:
+            slot.connection = self._connect(slot.name)
+        slot.baseline = undo.undo(slot.name, slot.baseline, slot.connection)
+
+    def _replace(self, slot: Slot, template: str) -> None:
+        """Put a fresh clone of the template under the slot's name."""
+        slot.disconnect()
+        slot.template = slot.baseline = None
+        _databases.drop(self._admin, slot.name)
+        before = mark(self._admin)
+        _databases.clone(self._admin, template, slot.name)
+        slot.template = template
+        slot.baseline = take_baseline(self._admin, slot.name, before)
+        undo = self._undoing.get(template)
+        if undo is not None and undo.ignorant:
+            slot.connection = self._connect(slot.name)
+            undo.learn(slot.connection)
+
+    def _connect(self, database: str) -> Connection:
+        return connect(self._handle.metadata, database)
+
+    @property
+    def _admin(self) -> Connection:
+        if self._admin_connection is None or self._admin_connection.closed:
+            self._admin_connection = _databases.admin_connection(self._handle.metadata)
+            self._undoing.clear()
+        return self._admin_connection
 
 
 _pools: dict[tuple[str, int], _Pool] = {}
