@@ -59,7 +59,7 @@ class ServiceFixtures:
             )
         if chosen:
             return chosen[0].name
-        if plugin_type not in self.environment.names:
+        if plugin_type not in list(self.environment):
             make: Callable[[], ServicePlugin] = discovery.load_plugin(plugin_type)
             self.environment.register(_shared(make()))
         return plugin_type
