@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom import ContainerError, spans
 from cleanroom_runtime._engine import Engine, in_words
-from cleanroom_runtime._reach import Reach, reach_of
 from cleanroom_runtime._specs import ContainerSpec, Endpoint
 from cleanroom_runtime._warden._clean import RUN_LABEL
-from cleanroom_runtime._warden._engine_api import ask, reason_in
 
 if TYPE_CHECKING:
     from cleanroom_runtime._docker import ServiceContainer
+    from cleanroom_runtime._reach import Reach
     from cleanroom_runtime._run import Run
 
 SERVICE_LABEL = "org.cleanroom.service"
@@ -71,6 +70,7 @@ def launch(
     registered = run.begin("register", id=service_id, engine=engine.warden_record())
     from cleanroom_runtime._docker import ServiceContainer
     from cleanroom_runtime._docker_errors import translated
+    from cleanroom_runtime._reach import reach_of
 
     registered()
     with (
@@ -149,23 +149,15 @@ def remove(container_id: str, engine: Engine, *, service_name: str | None = None
         ContainerError: The engine did not answer, or did not remove it in time.
     """
     deadline = time.monotonic() + _REMOVAL_TIMEOUT
+    path = f"/containers/{container_id}?force=1&v=1"
     while True:
-        path = f"/containers/{container_id}?force=1&v=1"
         status, body = _ask(engine, "DELETE", path, service_name, timeout=_REMOVAL_TIMEOUT)
         if status == 404:
             return
-        if status < 300 or status == 409:  # removed, or being removed by somebody else
-            while state(container_id, engine, service_name=service_name).status != "gone":
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.02)
-            else:
-                return
         if time.monotonic() > deadline:
-            raise _error(
-                engine, f"the container could not be removed: {reason_in(body)}", service_name
-            )
-        time.sleep(0.1)
+            _understood(engine, status, body, service_name)
+        if status >= 300:  # being removed by somebody else, or not to be removed yet
+            time.sleep(0.02)
 
 
 def _start(container: ServiceContainer, reach: Reach, port: int, engine: Engine) -> tuple[str, int]:
@@ -229,6 +221,8 @@ def _demultiplexed(stream: bytes) -> bytes:
 def _ask(
     engine: Engine, method: str, path: str, service_name: str | None, *, timeout: float = 20.0
 ) -> tuple[int, bytes]:
+    from cleanroom_runtime._warden._engine_api import ask
+
     try:
         return ask(engine.warden_record(), method, path, timeout=timeout)
     except OSError as exc:
@@ -236,14 +230,13 @@ def _ask(
 
 
 def _understood(engine: Engine, status: int, body: bytes, service_name: str | None) -> Any:
-    try:
-        if status < 300:
+    from cleanroom_runtime._warden._engine_api import reason_in
+
+    if status < 300:
+        with contextlib.suppress(ValueError):
             return json.loads(body) if body else None
-    except ValueError:
-        pass
-    raise _error(
-        engine, f"the engine answered with status {status}: {reason_in(body)[:500]}", service_name
-    )
+    message = f"the engine answered with status {status}: {reason_in(body)[:500]}"
+    raise _error(engine, message, service_name)
 
 
 def _error(engine: Engine, message: str, service_name: str | None) -> ContainerError:

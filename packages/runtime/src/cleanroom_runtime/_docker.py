@@ -100,16 +100,13 @@ class ServiceContainer(DockerContainer):
                 Reaper.get_instance()
             # Among these is the session that Ryuk watches.
             options["labels"] = create_labels(self.image, options["labels"])
-        self._container = self.get_docker_client().client.containers.create(
-            self.image,
-            command=self._command,
-            environment=self.env,
-            name=self._name,
-            **options,
+        created: Any = self.get_docker_client().client.containers.create(
+            self.image, command=self._command, environment=self.env, name=self._name, **options
         )
+        self._container = created
         if self._files:
-            self._container.put_archive("/", _archive(self._files))
-        self._container.start()
+            created.put_archive("/", _archive(self._files))
+        created.start()
         return self
 
     @property
@@ -119,8 +116,8 @@ class ServiceContainer(DockerContainer):
 
     def inspect(self) -> Mapping[str, Any]:
         """Return what the engine knows about the container now."""
-        client = self.get_docker_client().client
-        return cast("Mapping[str, Any]", client.api.inspect_container(self.get_container_id()))
+        api: Any = self.get_docker_client().client.api
+        return cast("Mapping[str, Any]", api.inspect_container(self.get_container_id()))
 
     def close(self) -> None:
         """Close the connections to the engine; the container runs on."""
@@ -152,7 +149,7 @@ def _pull(api: Any, image: str, progress: Progress) -> None:
         for event in api.pull(image, tag="latest" if untagged else None, stream=True, decode=True):
             if "error" in event:
                 raise PullError(str(event["error"]))
-            sizes = event.get("progressDetail") or {}
+            sizes: dict[str, int] = event.get("progressDetail") or {}
             if event.get("status") == "Downloading" and "total" in sizes:
                 layers[event["id"]] = (sizes.get("current", 0), sizes["total"])
             if layers and time.monotonic() - told >= 1:

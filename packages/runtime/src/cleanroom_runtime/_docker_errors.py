@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests import RequestException
@@ -17,7 +17,7 @@ from cleanroom_runtime._specs import ContainerSpec
 
 
 @contextlib.contextmanager
-def translated(service_name: str, spec: ContainerSpec, engine: Engine) -> Iterator[None]:
+def translated(service_name: str, spec: ContainerSpec, engine: Engine) -> Generator[None]:
     """Raise what the docker client or the engine raises as a `ContainerError`, secrets removed."""
     try:
         yield

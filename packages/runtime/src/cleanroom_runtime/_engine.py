@@ -10,7 +10,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from cleanroom import ContainerError
@@ -110,13 +110,13 @@ class NoEngine:
 
     @property
     def reason(self) -> str:
-        """The whole story in one line."""
-        places = "; ".join(f"{place}: {why}" for place, why in self.tried)
-        return f"no container engine answers ({places})"
+        """Every place and why, in one line."""
+        return "; ".join(f"{place}: {why}" for place, why in self.tried)
 
     def error(self, service: str | None = None) -> ContainerError:
         """Return the error to raise where an engine is a must."""
-        return ContainerError(self.reason, service=service, backend="container", hint=self.hint)
+        message = f"no container engine answers: {self.reason}"
+        return ContainerError(message, service=service, backend="container", hint=self.hint)
 
 
 def find_engine() -> Engine | NoEngine:
@@ -230,7 +230,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
 def _hint(named: Engine | None, tried: list[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cleanroom import ContainerError
 from cleanroom_runtime._engine import Engine
@@ -44,12 +44,11 @@ class Reach:
 
     def find(self, facts: Mapping[str, Any], port: int) -> tuple[str, int] | None:
         """Return host and port, by what the engine says of the running container."""
-        settings: Mapping[str, Any] = facts.get("NetworkSettings") or {}
         if self.network is not None:
-            joined = (settings.get("Networks") or {}).get(self.network) or {}
+            joined = _within(facts, "NetworkSettings", "Networks", self.network)
             address = joined.get("IPAddress") or joined.get("GlobalIPv6Address")
             return (str(address), port) if address else None
-        published = (settings.get("Ports") or {}).get(f"{port}/tcp")
+        published = _within(facts, "NetworkSettings", "Ports").get(f"{port}/tcp")
         return (self.host, int(published[0]["HostPort"])) if published else None
 
 
@@ -114,6 +113,12 @@ def _own_ids() -> Iterator[str]:
         yield from _ID.findall(line)
     if _SHORT_ID.fullmatch(socket.gethostname()):
         yield socket.gethostname()
+
+
+def _within(facts: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        facts = cast("Mapping[str, Any]", facts.get(key) or {})
+    return facts
 
 
 def _lines(path: str) -> list[str]:
