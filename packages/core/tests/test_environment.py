@@ -346,6 +346,7 @@ def test_ctrl_c_during_a_parallel_start_rolls_back(site: Site) -> None:
                 self.name = name
             def start(self):
                 if self.name == "api":
+                    time.sleep(0.2)  # Lets the main thread come to wait.
                     os.kill(os.getpid(), {int(signal.SIGINT)})
                     while not CleanroomEnvironment.given_up():
                         time.sleep(0.001)
@@ -368,6 +369,41 @@ def test_ctrl_c_during_a_parallel_start_rolls_back(site: Site) -> None:
         "interrupted {} not started because of this: page 'api' failed as well: "
         "RuntimeError('given up')",
     ]
+
+
+def test_second_ctrl_c_leaves_nothing_that_comes_up_later(site: Site) -> None:
+    """A service that comes up after a second Ctrl-C ended the waiting is stopped at once."""
+    code = f"""
+        import os, signal, threading, time
+        from cleanroom import CleanroomEnvironment, ServiceHandle
+
+        over = threading.Event()
+
+        class Plugin:
+            def __init__(self, name):
+                self.name = name
+            def start(self):
+                time.sleep(0.2)  # Lets the main thread come to wait.
+                os.kill(os.getpid(), {int(signal.SIGINT)})
+                while not CleanroomEnvironment.given_up():
+                    time.sleep(0.001)
+                time.sleep(0.2)
+                os.kill(os.getpid(), {int(signal.SIGINT)})
+                over.wait(20)
+                return ServiceHandle("1", self.name)
+            def stop(self, handle):
+                print("stopped", self.name)
+            def health_check(self, handle): ...
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        env = CleanroomEnvironment().register(Plugin("db")).register(Plugin("api"), ["db"])
+        try:
+            env.start_all()
+        except KeyboardInterrupt:
+            print(dict(env.services), flush=True)
+            over.set()
+    """
+    assert site.run(code).splitlines() == ["{}", "stopped db"]
 
 
 def test_start_that_returns_no_handle_is_a_broken_contract() -> None:

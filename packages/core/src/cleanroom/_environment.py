@@ -68,12 +68,9 @@ class CleanroomEnvironment:
         build: Callable[[Mapping[str, ServiceHandle]], ServicePlugin],
         depends_on: Iterable[str] = (),
     ) -> Self:
-        """Add a service whose plugin is built right before each start.
+        """Add a service whose plugin, of the same name, `build` makes right before each start.
 
-        Args:
-            name: Name of the service, and of the plugin that `build` returns.
-            build: Called with the handles of the services in `depends_on`, by name.
-            depends_on: The services to start before.
+        `build` gets the handles of the services in `depends_on`, by name.
 
         Raises:
             ValidationError: The name is taken.

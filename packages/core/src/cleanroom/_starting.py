@@ -65,17 +65,20 @@ class Start:
     def _start_in_threads(self) -> None:
         from concurrent.futures import ThreadPoolExecutor, wait
 
-        with ThreadPoolExecutor(len(self.services), "cleanroom-start") as pool:
-            try:
-                tasks: dict[str, Future[None]] = {}
-                for service in self.services:
-                    needed = [tasks[name] for name in service.needs if name in tasks]
-                    run = copy_context().run
-                    tasks[service.name] = pool.submit(run, self._start, service, needed)
-                wait(tasks.values())
-            except BaseException:  # Ctrl-C: leaving the pool waits for what is under way.
-                self.given_up.set()
-                raise
+        pool = ThreadPoolExecutor(len(self.services), "cleanroom-start")
+        tasks: dict[str, Future[None]] = {}
+        try:
+            for service in self.services:
+                needed = [tasks[name] for name in service.needs if name in tasks]
+                run = copy_context().run
+                tasks[service.name] = pool.submit(run, self._start, service, needed)
+            wait(tasks.values())
+        except BaseException:  # Ctrl-C, which pressed again ends this wait for what is under way.
+            self.given_up.set()
+            wait(tasks.values())
+            raise
+        finally:
+            pool.shutdown(wait=False)
 
     def _start(self, service: Service, needed: Iterable[Future[None]]) -> None:
         for task in needed:
@@ -115,11 +118,12 @@ class Start:
                 raise InternalError(what, service=service.name)
         self.started[service.name] = (plugin, handle)
         _notify("cleanroom_service_started", handle=handle)
+        if not self.active:  # A second Ctrl-C ended `run` before this came up.
+            stop_each([service.name], self.started)
 
     def _roll_back(self, error: BaseException) -> None:
-        if idle := [
-            s.name for s in self.services if s.name not in {**self.started, **self._errors}
-        ]:
+        tried = {*self.started, *self._errors}
+        if idle := [service.name for service in self.services if service.name not in tried]:
             _note(error, f"not started because of this: {', '.join(idle)}")
         for name, other in self._errors.items():
             if other is not error:

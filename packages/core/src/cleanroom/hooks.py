@@ -10,8 +10,7 @@ function in it with `hookimpl`. A function takes those arguments of the hook tha
     def cleanroom_service_started(handle):
         print(handle.service_name, "is at", handle.host)
 
-Each implementation is called on its own, wrappers excepted: one that raises keeps no other from
-being called.
+Each is called on its own, so one that raises keeps no other from it. Wrappers are not called.
 """
 
 from __future__ import annotations
