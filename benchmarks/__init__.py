@@ -1,0 +1,1 @@
+"""What Cleanroom costs, measured beside what it is compared with: `python -m benchmarks`."""

@@ -1,0 +1,141 @@
+"""One run of the benchmark: its options, its folder, the figures taken so far."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks._contenders import Contender
+from benchmarks._environments import python_of
+from benchmarks._figures import Figure
+from benchmarks._process import BenchmarkError, Run, child_environment, run
+from benchmarks._suites import Work, write_suite
+
+SCRIPTS = Path(__file__).resolve().parent / "_scripts"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    runs: int
+    sizes: tuple[int, ...]
+    """Numbers of tests between which the cost of the next one is taken."""
+    works: tuple[Work, ...]
+    """Of which the cost of the next test is taken."""
+
+
+@dataclass
+class Session:
+    """Writes suites, runs them, keeps the figures."""
+
+    options: Options
+    folder: Path
+    figures: list[Figure] = field(default_factory=list)
+    server_url: str | None = None
+
+    def figure(self, work: str, contender: str, unit: str = "ms") -> Figure:
+        """Start a figure of one contender."""
+        figure = Figure(work, contender, unit)
+        self.figures.append(figure)
+        return figure
+
+    def why_missing(self, contender: Contender) -> str | None:
+        """Return why a contender cannot be measured here; None if it can.
+
+        Raises:
+            BenchmarkError: if its packages cannot be installed.
+        """
+        if contender.needs_server and self.server_url is None:
+            return "the server for it did not start"
+        reason = contender.missing()
+        if reason is None:
+            python_of(contender.environment)
+        return reason
+
+    def suite(self, contender: Contender, work: Work, tests: int) -> Path:
+        """Write a suite and return its folder."""
+        name = re.sub(r"\W+", "-", f"{contender.name}-{work}-{tests}")
+        return write_suite(self.folder / "suites" / name, contender, work, tests)
+
+    def run_suite(self, contender: Contender, suite: Path, tests: int, cache: str) -> Run:
+        """Run a suite in a pytest process of its own and return how long the process took.
+
+        Raises:
+            BenchmarkError: if not exactly `tests` tests passed.
+        """
+        python = python_of(contender.environment)
+        variables = dict(contender.variables)
+        if contender.needs_server:
+            variables["BENCH_SERVER_URL"] = self.server_url or ""
+        result = run(
+            [*contender.prefix, python, "-m", "pytest", "-q", "."],
+            environment=child_environment(self.cache(cache), variables),
+            folder=suite,
+        )
+        if not re.search(rf"^{tests} passed\b", result.output, re.MULTILINE):
+            raise BenchmarkError(f"not {tests} passed:\n{result.output[-2000:]}")
+        return result
+
+    def run_script(self, contender: Contender, script: str, cache: str) -> Run:
+        """Run one of our scripts with a contender's interpreter."""
+        python = python_of(contender.environment)
+        return run(
+            [*contender.prefix, python, SCRIPTS / script],
+            environment=child_environment(self.cache(cache), contender.variables),
+            folder=self.folder,
+        )
+
+    def cache(self, name: str) -> Path:
+        """Return the cache folder of this name, empty when it is first asked for."""
+        folder = self.folder / "caches" / re.sub(r"\W+", "-", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def server(self, contender: Contender) -> Iterator[None]:
+        """Have a server of `contender` run meanwhile, for the contenders that need one.
+
+        If it does not start, they are left out.
+        """
+        try:
+            python = python_of(contender.environment)
+        except BenchmarkError:
+            yield
+            return
+        process = subprocess.Popen(
+            [str(python), str(SCRIPTS / "serve.py")],
+            env=child_environment(self.cache("server"), contender.variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            self.server_url = process.stdout.readline().strip() or None
+            yield
+        finally:
+            self.server_url = None
+            process.communicate(timeout=60)
+
+
+def progress(text: str) -> None:
+    """Tell on standard error how far the benchmark is; standard output is for its tables."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+    else:
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def end_progress() -> None:
+    """Clear the line that progress was told in."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
