@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+import secrets
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cleanroom import ServiceHandle
+from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import _client, _databases
 from cleanroom_plugin_postgres._isolation import with_database
 
@@ -78,111 +77,123 @@ class Database:
 
     def __repr__(self) -> str:
         """Show the name, and no password."""
-        return f"{type(self).__name__}({self.name!r} on {self.handle.service_name!r})"
+        name = self.handle.metadata.get("database_name", "")
+        return f"{type(self).__name__}({name!r} on {self.handle.service_name!r})"
 
 
 class Template(Database):
     """What the databases of tests are clones of.
 
-    It can be written to until the first test has asked for a database; it comes into being when
-    it is first written to, as a clone of what the service starts with.
+    It can be written to where `template` migrates it, and in a fixture that overrides
+    `postgres_template`: the first write, or the first look at its address, makes a draft, which is
+    a clone of what it was until then. Sealing makes the draft what it is from then on.
+
+    Args:
+        service: The service's handle; its metadata names what the template is so far.
+        writable: Whether it can be written to wherever it is.
     """
 
-    def __init__(self, service: ServiceHandle, name: str) -> None:
-        self._source = service.metadata.get("template", _databases.PRISTINE)
-        self._made = False
-        self._sealed = False
-        self._service = service
-        super().__init__(with_database(service, name))
+    drafts: ClassVar[list[list[Template]]] = []
+    """For each fixture that is overriding `postgres_template` just now: what it has written to."""
 
-    @classmethod
-    def migrated(cls, service: ServiceHandle, name: str) -> Self:
-        """Return a template that this or another worker has made and sealed."""
-        template = cls(service, name)
-        template._made = template._sealed = True
-        return template
+    def __init__(self, service: ServiceHandle, *, writable: bool = False) -> None:
+        super().__init__(service)
+        self._sealed = service
+        self._writable = writable
 
     @property
     def url(self) -> str:
         """URL with credentials, for a migration tool."""
-        self._make()
+        self._open()
         return super().url
+
+    @property
+    def name(self) -> str:
+        """Name of the database, for a migration tool."""
+        self._open()
+        return super().name
 
     def url_for(self, driver: str) -> str:
         """Return the URL as this driver reads it, see `Database.url_for`."""
-        self._make()
+        self._open()
         return super().url_for(driver)
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
         """Open a psycopg connection, see `Database.connect`."""
-        self._make()
+        self._open()
         return super().connect(autocommit=autocommit)
 
     def run_script(self, script: str | os.PathLike[str]) -> None:
         """Run SQL, see `Database.run_script`."""
-        self._make()
+        self._open()
         super().run_script(script)
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether it was written to since it was sealed."""
+        return self.handle is not self._sealed
+
+    def begin(self, name: str) -> None:
+        """Begin a draft: a clone, under this name, of what the template is so far."""
+        source = self._sealed.metadata.get("template", _databases.PRISTINE)
+        with _databases.admin_connection(self._sealed.metadata) as admin:
+            _databases.clone(admin, source, name)
+        self.handle = with_database(self._sealed, name)
 
     def seal(self) -> ServiceHandle:
         """End the writing. Returns the service's handle, whose isolated databases are clones."""
         self.close()
-        if not self._made:
-            return self._service
-        if not self._sealed:
-            self._sealed = True
-            with _databases.admin_connection(self._service.metadata) as admin:
-                _databases.seal(admin, self.name)
-        metadata = {**self._service.metadata, "template": self.name}
-        return ServiceHandle(self._service.id, self._service.service_name, metadata)
+        if self.is_draft:
+            name = self.handle.require("database_name")
+            with _databases.admin_connection(self._sealed.metadata) as admin:
+                _databases.seal(admin, name)
+            self._sealed = self.handle = as_template(self._sealed, name)
+        return self._sealed
+
+    def split_off(self) -> Template:
+        """Return a sealed template that has the draft, and be again what this one was before."""
+        self.close()
+        if not self.is_draft:
+            return self
+        taken = Template(self._sealed)
+        taken.handle, self.handle = self.handle, self._sealed
+        taken.seal()
+        return taken
 
     def discard(self) -> None:
-        """Drop it, as a migration that failed leaves it."""
+        """Drop the draft, as something that failed leaves it."""
         self.close()
-        if self._made:
-            with _databases.admin_connection(self._service.metadata) as admin:
-                _databases.drop(admin, self.name)
+        if self.is_draft:
+            name = self.handle.require("database_name")
+            self.handle = self._sealed
+            with _databases.admin_connection(self._sealed.metadata) as admin:
+                _databases.drop(admin, name)
 
-    def _make(self) -> None:
-        if not self._made:
-            with _databases.admin_connection(self._service.metadata) as admin:
-                _databases.clone(admin, self._source, self.name)
-            self._made = True
+    def _open(self) -> None:
+        """Make sure that there is a draft to write to.
 
-
-Migrate = Callable[[Template], object] | str | os.PathLike[str] | list[str]
-"""How a template gets its content: a callable, or globs of SQL files."""
-
-
-def migrate_with(migrate: Migrate, folder: Path) -> Callable[[Template], object]:
-    """Return what migrates a template: the callable, or one that runs the SQL files in order.
-
-    Args:
-        migrate: The callable, or globs relative to `folder`.
-        folder: Where the globs begin.
-    """
-    if callable(migrate):
-        return migrate
-
-    def run_files(template: Template) -> None:
-        for file in sql_files(migrate, folder):
-            template.run_script(file)
-
-    return run_files
+        Raises:
+            ServiceError: This is not the place to write to a template.
+        """
+        if self.is_draft:
+            return
+        if not self._writable and not self.drafts:
+            raise ServiceError(
+                "the template is sealed: databases of tests are clones of it",
+                service=self._sealed.service_name,
+                hint="write to it in a fixture named postgres_template, which asks for "
+                "postgres_template and returns it",
+            )
+        self.begin(template_name(self._sealed, secrets.token_hex(6)))
+        if self.drafts:
+            self.drafts[-1].append(self)
 
 
-def sql_files(patterns: str | os.PathLike[str] | list[str], folder: Path) -> list[Path]:
-    """Return the files that globs match, each glob's sorted by path.
+def template_name(service: ServiceHandle, suffix: str) -> str:
+    """Return a name for a template of a service."""
+    return f"{service.require('database_name')}_template_{suffix}"
 
-    Raises:
-        ValidationError: A glob matches nothing.
-    """
-    from cleanroom import ValidationError
 
-    listed = patterns if isinstance(patterns, list) else [os.fspath(patterns)]
-    files: list[Path] = []
-    for pattern in listed:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if not found:
-            raise ValidationError(f"{pattern!r} matches no file in {folder}")
-        files += found
-    return files
+def as_template(service: ServiceHandle, name: str) -> ServiceHandle:
+    """Return the service's handle, whose isolated databases are clones of this template."""
+    return ServiceHandle(service.id, service.service_name, {**service.metadata, "template": name})

@@ -5,7 +5,7 @@ Nothing is imported here until a test asks: this module is loaded in every pytes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,13 +28,14 @@ def postgres_service(cleanroom_services: ServiceFixtures) -> Iterator[ServiceHan
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_service: ServiceHandle) -> Iterator[Template]:
-    """What every `postgres_db` is a clone of: empty, but for the service's init scripts."""
-    from cleanroom_plugin_postgres._template import own_template
+def postgres_template(postgres_service: ServiceHandle) -> Template:
+    """What every `postgres_db` is a clone of: empty, but for the service's init scripts.
 
-    template = own_template(postgres_service)
-    yield template
-    template.close()
+    A fixture of the same name that asks for this one may write to it and return it.
+    """
+    from cleanroom_plugin_postgres import Template
+
+    return Template(postgres_service)
 
 
 @pytest.fixture
@@ -47,10 +48,45 @@ def postgres_db(
     from cleanroom_plugin_postgres import Database
     from cleanroom_plugin_postgres._isolation import keep
 
-    with cleanroom_services.isolate(postgres_template.seal()) as handle:
+    sealed = _checked(postgres_template).seal()
+    with cleanroom_services.isolate(sealed, request.node) as handle:
         database = Database(handle)
         yield database
         database.close()
         if cleanroom_services.keeps(request.node):
             kept = keep(handle, database.name)
             cleanroom_services.note_kept(request.node, kept)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Give each fixture that overrides `postgres_template` what it wrote, and nobody else."""
+    if fixturedef.argname != "postgres_template":
+        return (yield)
+    from cleanroom_plugin_postgres import Template, _template
+
+    with _template.drafts():
+        result = yield
+        if not isinstance(result, Template) or not result.is_draft or not fixturedef.cached_result:
+            return result
+        own = result.split_off()
+        fixturedef.cached_result = (own, fixturedef.cached_result[1], None)
+    if request.scope != "session":
+        fixturedef.addfinalizer(lambda: _template.drop(own))
+    return own
+
+
+def _checked(template: object) -> Template:
+    """Raise a clear error for what is no template, such as the `None` of a fixture."""
+    from cleanroom import ConfigurationError
+    from cleanroom_plugin_postgres import Template
+
+    if not isinstance(template, Template):
+        raise ConfigurationError(
+            f"the fixture postgres_template gave {template!r} and not a template",
+            plugin="postgres",
+            hint="end it with: return postgres_template",
+        )
+    return template

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+
+from cleanroom.hooks import hookimpl
 
 if TYPE_CHECKING:
     from cleanroom import CleanroomEnvironment, ServiceHandle, ServicePlugin
@@ -14,8 +18,15 @@ if TYPE_CHECKING:
 
 FAILED = pytest.StashKey[bool]()
 """On a test: whether it has failed so far."""
+USES_SERVICES = pytest.StashKey[bool]()
+"""On a test: whether it has leased a slice of a service."""
 SERVICES = pytest.StashKey["ServiceFixtures"]()
-"""On the session's configuration: its services, once a fixture has asked for them."""
+"""On the session's configuration: its services, once they have been asked for."""
+UNSHARED = pytest.StashKey[list[str]]()
+"""On the session's configuration: what is known of each service that this process had for itself,
+in JSON."""
+
+_LOG_LINES = 40
 
 
 class ServiceFixtures:
@@ -23,15 +34,32 @@ class ServiceFixtures:
 
     Args:
         config: The session's configuration.
+
+    Raises:
+        ConfigurationError: What is declared is wrong.
     """
 
     def __init__(self, config: pytest.Config) -> None:
+        from cleanroom import CleanroomEnvironment
         from cleanroom.config import load_config
 
         self._config = config
-        self._declared = load_config(config.rootpath)
-        self._kept: list[str] = []
-        self.environment = _environment(self._declared)
+        self._begun: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self.declared: Mapping[str, DeclaredService] = {
+            service.name: service for service in load_config(config.rootpath)
+        }
+        self.environment: CleanroomEnvironment = CleanroomEnvironment()
+        for service in self.declared.values():
+            service.check()
+            self.environment.declare(service.name, self._building(service), service.depends_on)
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> ServiceFixtures:
+        """Return the services of a session; made when first asked for. Raises as the class does."""
+        if SERVICES not in config.stash:
+            config.stash[SERVICES] = cls(config)
+        return config.stash[SERVICES]
 
     def start(self, plugin_type: str) -> ServiceHandle:
         """Start the service that the fixtures of this type of plugin serve.
@@ -41,41 +69,50 @@ class ServiceFixtures:
 
         Raises:
             ConfigurationError: Several are declared and none is the default.
+            CleanroomError: It could not be started.
         """
-        return self.environment[self.name_of(plugin_type)]
+        from cleanroom import discovery
+
+        name = self.name_of(plugin_type)
+        if name not in list(self.environment):
+            make: Callable[[], ServicePlugin] = discovery.load_plugin(plugin_type)
+            self.environment.register(_shared(make()))
+        return self.environment[name]
 
     def name_of(self, plugin_type: str) -> str:
         """Return the name of the service that `start` would start. Raises as `start` does."""
-        from cleanroom import ConfigurationError, discovery
+        from cleanroom import ConfigurationError
 
-        declared = [service for service in self._declared if service.plugin == plugin_type]
+        declared = [each for each in self.declared.values() if each.plugin == plugin_type]
         chosen = [service for service in declared if service.default] or declared
         if len(chosen) > 1:
             raise ConfigurationError(
-                f"{len(declared)} services of plugin {plugin_type!r} are declared "
-                f"({', '.join(service.name for service in declared)}), and "
-                f"{'more than one' if chosen[0].default else 'none'} is the default",
+                f"{len(chosen)} services of plugin {plugin_type!r} are declared "
+                f"({', '.join(service.name for service in chosen)}), and none is the default",
                 hint="mark one with default = true, or ask for one by name: cleanroom_env[name]",
             )
-        if chosen:
-            return chosen[0].name
-        if plugin_type not in list(self.environment):
-            make: Callable[[], ServicePlugin] = discovery.load_plugin(plugin_type)
-            self.environment.register(_shared(make()))
-        return plugin_type
+        return chosen[0].name if chosen else plugin_type
 
-    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
-        """Lease a clean slice of a service of this session.
+    @contextmanager
+    def isolate(self, handle: ServiceHandle, item: pytest.Item) -> Iterator[ServiceHandle]:
+        """Lease a clean slice of a service of this session for a test.
+
+        Args:
+            handle: The service's.
+            item: The test: `request.node` of a fixture.
 
         Raises:
-            InternalError: Its plugin has none to give.
+            InternalError: The service's plugin has no slices to give.
+            ServiceError: The service has stopped working.
         """
         from cleanroom import InternalError, SupportsIsolation
 
         plugin = self.environment.plugin(handle.service_name)
         if not isinstance(plugin, SupportsIsolation):
             raise InternalError("its plugin cannot isolate", service=handle.service_name)
-        return plugin.isolate(handle)
+        item.stash[USES_SERVICES] = True
+        with _explained(plugin, handle), plugin.isolate(handle) as isolated:
+            yield isolated
 
     def keeps(self, item: pytest.Item) -> bool:
         """Whether to keep what this test used: it failed, and `--cleanroom-keep` was given."""
@@ -90,30 +127,50 @@ class ServiceFixtures:
 
     def log_tails(self, lines: int) -> Iterator[tuple[str, str]]:
         """The last lines of each running service's log, with the service's name."""
-        from cleanroom import SupportsLogs
-
         for name, handle in self.environment.services.items():
-            plugin = self.environment.plugin(name)
-            text = plugin.logs(handle, lines) if isinstance(plugin, SupportsLogs) else ""
+            text = _log_tail(self.environment.plugin(name), handle, lines)
             if text:
                 yield name, text
 
+    def stop(self) -> None:
+        """Stop what this process has for itself; what it shares ends with the run."""
+        self._config.stash[UNSHARED] = [
+            self._note(name, handle)
+            for name, handle in self.environment.services.items()
+            if not _is_shared(self.environment.plugin(name))
+        ]
+        self.environment.stop_all()
 
-def _environment(declared: list[DeclaredService]) -> CleanroomEnvironment:
-    from cleanroom import CleanroomEnvironment
+    def _note(self, name: str, handle: ServiceHandle) -> str:
+        facts = {key: handle.metadata.get(key, "") for key in _FACTS}
+        return json.dumps({"name": name, "seconds": self._seconds.get(name, 0.0), "facts": facts})
 
-    environment = CleanroomEnvironment()
-    for service in declared:
-        service.check()
-        environment.declare(service.name, _build(service), service.depends_on)
-    return environment
+    def _building(self, service: DeclaredService) -> Callable[..., ServicePlugin]:
+        """What depends on others runs once per worker, as what they give it may be its own."""
+
+        def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
+            plugin = service.build(handles)
+            self._begun[service.name] = time.perf_counter()
+            return plugin if service.depends_on else _shared(plugin)
+
+        return build
+
+    @hookimpl
+    def cleanroom_service_started(self, handle: ServiceHandle) -> None:
+        """Note how long a service took."""
+        begun = self._begun.get(handle.service_name)
+        if begun is not None:
+            self._seconds.setdefault(handle.service_name, time.perf_counter() - begun)
 
 
-def _build(service: DeclaredService) -> Callable[..., ServicePlugin]:
-    """What depends on others runs once per worker, bound to the worker's own slices of them."""
-    if service.depends_on:
-        return service.build
-    return lambda handles: _shared(service.build(handles))
+_FACTS = ("backend", "backend_reason", "version")
+
+
+def _is_shared(plugin: ServicePlugin) -> bool:
+    """Whether all processes of the run share the plugin's service."""
+    from cleanroom_runtime._shared import SharedPlugin
+
+    return isinstance(plugin, SharedPlugin)
 
 
 def _shared(plugin: ServicePlugin) -> ServicePlugin:
@@ -124,12 +181,52 @@ def _shared(plugin: ServicePlugin) -> ServicePlugin:
     return SharedPlugin(plugin, current_run()) if isinstance(plugin, BasePlugin) else plugin
 
 
+@contextmanager
+def _explained(plugin: ServicePlugin, handle: ServiceHandle) -> Iterator[None]:
+    """Say of an error that comes from a service that is gone what it comes from."""
+    from cleanroom import CleanroomError, HealthStatus, ServiceError
+
+    try:
+        yield
+    except CleanroomError:
+        raise
+    except Exception as exc:
+        if plugin.health_check(handle) is HealthStatus.HEALTHY:
+            raise
+        raise ServiceError(
+            f"it stopped working during the session: {type(exc).__name__}: {exc}".strip(),
+            service=handle.service_name,
+            backend=handle.metadata.get("backend"),
+            log_tail=_log_tail(plugin, handle, _LOG_LINES) or None,
+            hint="what ended it was not the run: see its log, and what the tests before did",
+        ) from exc
+
+
+def _log_tail(plugin: ServicePlugin, handle: ServiceHandle, lines: int) -> str:
+    """The last lines of a service's log, or why they cannot be read: a report must not fail."""
+    from cleanroom import SupportsLogs
+
+    if not isinstance(plugin, SupportsLogs):
+        return ""
+    try:
+        return plugin.logs(handle, lines)
+    except Exception as exc:  # noqa: BLE001 - whatever a plugin does
+        return f"(its log cannot be read: {exc!r})"
+
+
 @pytest.fixture(scope="session")
 def cleanroom_services(pytestconfig: pytest.Config) -> Iterator[ServiceFixtures]:
     """What fixtures of plugins are made with."""
-    services = pytestconfig.stash[SERVICES] = ServiceFixtures(pytestconfig)
+    from cleanroom import discovery
+
+    services = ServiceFixtures.of(pytestconfig)
+    observers = discovery.hook_manager()
+    observers.register(services)
     yield services
-    services.environment.stop_all()
+    try:
+        services.stop()
+    finally:
+        observers.unregister(services)
 
 
 @pytest.fixture(scope="session")

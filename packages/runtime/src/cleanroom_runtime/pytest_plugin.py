@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cleanroom_runtime.fixtures import FAILED, SERVICES
+from cleanroom_runtime.fixtures import FAILED, SERVICES, UNSHARED, USES_SERVICES
 
 if TYPE_CHECKING:
     from cleanroom_runtime._run import Run
 
 _WORKER_INPUT = "cleanroom_run"
+_WORKER_OUTPUT = "cleanroom_unshared"
 _LOG_LINES = 20
+_SERVICES_FIXTURE = "cleanroom_services"
 _RUN = pytest.StashKey["Run"]()
 _PREVIOUS = pytest.StashKey["Run | None"]()
+_PROBLEMS = pytest.StashKey[list[str]]()
+_OF_WORKERS = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,16 +36,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures of all installed plugins; one that is broken only breaks its own."""
     from cleanroom import hooks
 
+    problems = config.stash[_PROBLEMS] = []
     for module in ("cleanroom_runtime.fixtures", *hooks.fixture_modules()):
         try:
             config.pluginmanager.import_plugin(module)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin does
-            config.issue_config_time_warning(
-                pytest.PytestWarning(
-                    f"cleanroom: the fixtures in {module} cannot be used: {exc!r}"
-                ),
-                stacklevel=2,
-            )
+            problems.append(f"the fixtures in {module} cannot be used: {exc!r}")
+            if config.pluginmanager.has_plugin(module):
+                config.pluginmanager.unregister(name=module)
+    problems += _problems_of_plugins()
+
+
+def _problems_of_plugins() -> Iterator[str]:
+    from cleanroom import discovery
+
+    for error in discovery.problems():
+        yield str(error)
+    for entry in discovery.installed("cleanroom.hooks"):
+        if entry.disabled:
+            yield f"CLEANROOM_DISABLE_PLUGINS switches off {entry.name} of {entry.distribution}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,6 +62,14 @@ def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it belongs to."""
     address = _session_run(node.config).address
     node.workerinput[_WORKER_INPUT] = [address.run_id, address.root, address.owner]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Note what an xdist worker had for itself."""
+    told = getattr(node, "workeroutput", {}).get(_WORKER_OUTPUT)
+    if told:
+        node.config.stash.setdefault(_OF_WORKERS, {})[str(node.gateway.id)] = told
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -68,6 +89,26 @@ def _session_run(config: pytest.Config) -> Run:
     return config.stash[_RUN]
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name what could not be loaded; and where workers collect, the declared services."""
+    lines = [f"cleanroom: {problem}" for problem in config.stash.get(_PROBLEMS, [])]
+    if config.pluginmanager.has_plugin("dsession"):
+        from cleanroom_runtime._pytest_report import expected
+
+        lines += expected(config, None)
+    return lines
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Name the services that the tests ask for, and how each will run."""
+    asked = {name for item in items for name in getattr(item, "fixturenames", ())}
+    if _SERVICES_FIXTURE not in asked or config.get_verbosity() < 0:
+        return []
+    from cleanroom_runtime._pytest_report import expected
+
+    return expected(config, asked)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -77,39 +118,44 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[FAILED] = True
         services = item.config.stash.get(SERVICES, None)
-        for name, text in services.log_tails(_LOG_LINES) if services else ():
-            report.sections.append((f"cleanroom: log of {name}", text))
+        if services is not None and _uses_services(item):
+            for name, text in services.log_tails(_LOG_LINES):
+                report.sections.append((f"cleanroom: log of {name}", text))
+        problems = item.config.stash.get(_PROBLEMS, [])
+        if problems and call.excinfo and call.excinfo.errisinstance(pytest.FixtureLookupError):
+            report.sections.append(("cleanroom: what could not be loaded", "\n".join(problems)))
     return report
+
+
+def _uses_services(item: pytest.Item) -> bool:
+    """Whether it asked for a service: in its arguments, or when it ran."""
+    asked = _SERVICES_FIXTURE in getattr(item, "fixturenames", ())
+    return asked or item.stash.get(USES_SERVICES, False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller what this worker had for itself: fixtures are torn down by now."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WORKER_OUTPUT] = session.config.stash.get(UNSHARED, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was started, how, and how long it took."""
-    run = terminalreporter.config.stash.get(_RUN, None)
-    if run is None or not run.alive():
+    stash = terminalreporter.config.stash
+    of_workers: dict[str, list[str]] = stash.get(_OF_WORKERS, {})
+    unshared = {**of_workers, "": stash.get(UNSHARED, [])}
+    run = stash.get(_RUN, None)
+    if not any(unshared.values()) and (run is None or not run.alive()):
         return
-    lines = list(_summary(run))
+    from cleanroom_runtime._pytest_report import summary
+
+    lines = list(summary(run, unshared))
     if lines:
         terminalreporter.section("cleanroom", sep="-")
         for line in lines:
             terminalreporter.line(line)
-
-
-def _summary(run: Run) -> Iterator[str]:
-    from cleanroom_runtime._shared import PREFIX, read_started
-
-    for key, outcome in run.outcomes(PREFIX).items():
-        if "value" in outcome:
-            started = read_started(outcome["value"])
-            facts = started.handle.metadata
-            yield (
-                f"{key.removeprefix(PREFIX)}: {facts['backend']}, version {facts['version']}, "
-                f"ready in {started.seconds:.2f} s ({facts['backend_reason']})"
-            )
-    notes = run.request("kept")["notes"]
-    for note in notes:
-        yield f"kept: {note}"
-    if notes:
-        yield f"end it with: python -m cleanroom_runtime stop {run.id}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
