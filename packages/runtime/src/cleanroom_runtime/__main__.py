@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cleanroom_runtime._run import Run, RunAddress, run_root
+from cleanroom_runtime._folders import run_roots
+from cleanroom_runtime._run import Run, RunAddress
 
 
 def main() -> int:
@@ -24,9 +25,9 @@ def main() -> int:
 
 
 def _alive() -> list[Run]:
-    root = run_root()
-    ids = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
-    return [run for run in (Run(RunAddress(each, str(root), 0)) for each in ids) if run.alive()]
+    directories = [entry for root in run_roots() if root.is_dir() for entry in root.iterdir()]
+    runs = [Run(RunAddress(each.name, str(each.parent), 0)) for each in sorted(directories)]
+    return [run for run in runs if run.alive()]
 
 
 def _stop(run_id: str) -> int:

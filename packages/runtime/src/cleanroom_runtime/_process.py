@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cleanroom import ProcessError
 from cleanroom_runtime._account import Account, account_for, readable_executable
-from cleanroom_runtime._run import Run, WardenRefusalError, memory_folder, run_root
+from cleanroom_runtime._folders import memory_folder, run_root
+from cleanroom_runtime._run import Run, WardenRefusalError
 from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspace
 
 HOST = "127.0.0.1"

@@ -7,68 +7,160 @@ import errno
 import os
 import signal
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from cleanroom_runtime._warden._journal import Journal, process_start_time, process_state
+from . import _processes
+from ._clean import remove_directories
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._clients import Connection
+    from ._journal import Journal
+
+LAST_PATIENCE = 3.0
+"""Seconds that a process has to end by itself when the run ends, if it has not fewer."""
 
 
-@dataclass
 class Child:
-    """One server process, running or ended."""
+    """One process, running or ended.
 
-    id: str
-    pid: int
-    stop_signal: int
-    stop_timeout: float
-    directories: list[str] = field(default_factory=list)
-    exit_code: int | None = None
-    """As a shell counts: minus the number of the signal that ended it."""
-    kill_at: float | None = None
-    offspring: list[tuple[int, str]] = field(default_factory=list)
-    """Processes below it when it was asked to end, with their start times."""
+    Attributes:
+        id: Of the service it belongs to.
+        pid: Its process id, and that of its group and session.
+        directories: To be removed once it is stopped.
+        exit_code: Of one that has ended; minus the number of the signal that ended it.
+    """
+
+    def __init__(self, pid: int, request: dict[str, Any], since: float) -> None:
+        self.id: str = request["id"]
+        self.pid = pid
+        self.directories: list[str] = request["directories"]
+        self.exit_code: int | None = None
+        self.stopping: list[Connection] = []
+        self.waiting: list[Connection] = []
+        self.kill_at: float | None = None
+        self._since = since
+        self._stop_signal = getattr(signal, request["stop_signal"])
+        self._stop_timeout = float(request["stop_timeout"])
+        self._below: dict[int, str] = {}
 
     @property
     def running(self) -> bool:
         """Whether it has not been seen to end."""
         return self.exit_code is None
 
+    def ask_to_end(self, patience: float | None = None) -> None:
+        """Send its stop signal, and set the time by which it is killed.
 
-def spawn(request: dict[str, Any], journal: Journal) -> Child:
-    """Start the program a client asked for, in a session of its own.
+        Args:
+            patience: The most seconds it has until then, if not its own.
+        """
+        if not self.running:
+            return
+        seconds = self._stop_timeout if patience is None else min(patience, self._stop_timeout)
+        kill_at = time.monotonic() + seconds
+        if self.kill_at is not None:
+            self.kill_at = min(self.kill_at, kill_at)
+            return
+        self.kill_at = kill_at
+        below = _processes.descendants(self.pid)
+        self._below = {pid: _processes.identity(pid) for pid in below}
+        _processes.signal_process(self.pid, self._stop_signal)
+        for pid in [self.pid, *below]:  # one that is stopped would not hear it
+            _processes.signal_process(pid, signal.SIGCONT)
 
-    The child waits until it stands in the journal before it becomes the program.
+    def kill_if_late(self) -> None:
+        """Kill it if it has outlived its stop signal."""
+        if self.running and self.kill_at is not None and time.monotonic() >= self.kill_at:
+            _processes.signal_group(self.pid, signal.SIGKILL)
 
-    Raises:
-        OSError: The program could not be executed.
+    def reap(self) -> bool:
+        """Note its end if it has ended, and end what it left. Returns whether it is over."""
+        if self.running and _processes.has_ended(self.pid):
+            # Not waited for yet, it still holds its pid, so this cannot hit anybody else's group.
+            _processes.signal_group(self.pid, signal.SIGKILL)
+            self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            for pid in _processes.children_of(os.getpid()):
+                if self._was_below(pid) or _processes.mark_of(pid) == self.id:
+                    _processes.kill_tree(pid)
+            _processes.remove_shared_memory(self.pid, self._since)
+        return not self.running
+
+    def _was_below(self, pid: int) -> bool:
+        return pid in self._below and self._below[pid] == _processes.identity(pid)
+
+
+class Children:
+    """All processes a run has started.
+
+    Args:
+        journal: Where a process stands before it runs.
     """
-    _make_directories(request, journal)
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    go_read, go_write = os.pipe()
-    error_read, error_write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(go_write)
-        _become(request, log, go_read, error_write)
-    for fd in (log, go_read, error_write):
-        os.close(fd)
-    journal.add({"pid": pid, "start": process_start_time(pid), "signal": request["stop_signal"]})
-    os.write(go_write, b"!")
-    os.close(go_write)
-    failure = os.read(error_read, 64)
-    os.close(error_read)
-    if failure:
-        os.waitpid(pid, 0)
-        code = int(failure)
-        raise OSError(code, os.strerror(code), request["argv"][0])
-    return Child(
-        id=request["id"],
-        pid=pid,
-        stop_signal=getattr(signal, request["stop_signal"]),
-        stop_timeout=float(request["stop_timeout"]),
-        directories=list(request["directories"]),
-    )
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._children: dict[str, Child] = {}
+
+    def get(self, service_id: str) -> Child | None:
+        """Return the process of a service."""
+        return self._children.get(service_id)
+
+    def spawn(self, request: dict[str, Any]) -> Child:
+        """Start the program a client asked for, in a session of its own.
+
+        Raises:
+            OSError: A directory or file could not be made, or the program not be executed.
+        """
+        try:
+            _make_directories(request, self._journal)
+            child = _spawn(request, self._journal)
+        except OSError:
+            remove_directories(request["directories"])
+            raise
+        self._children[child.id] = child
+        return child
+
+    def look_after(self) -> None:
+        """Notice who has ended, tell who waits for it, and kill who is late."""
+        for child in self._children.values():
+            if not child.reap():
+                child.kill_if_late()
+                continue
+            if child.stopping:
+                remove_directories(child.directories)
+            for connection in child.stopping + child.waiting:
+                connection.reply(known=True, exit_code=child.exit_code)
+            child.stopping, child.waiting = [], []
+
+    def due(self) -> list[float]:
+        """Return when processes are to be killed, on the monotonic clock."""
+        return [
+            child.kill_at
+            for child in self._children.values()
+            if child.running and child.kill_at is not None
+        ]
+
+    def end_all(self, but: int | None) -> None:
+        """End them all, and whatever they have left to us.
+
+        Args:
+            but: Pid of a child of this process that is none of them.
+        """
+        for child in self._children.values():
+            child.reap()
+            child.ask_to_end(LAST_PATIENCE)
+        while [child for child in self._children.values() if not child.reap()]:
+            for child in self._children.values():
+                child.kill_if_late()
+            time.sleep(0.002)
+        deadline = time.monotonic() + LAST_PATIENCE
+        while time.monotonic() < deadline:
+            orphans = [pid for pid in _processes.children_of(os.getpid()) if pid != but]
+            if not orphans:
+                break
+            for pid in orphans:
+                _processes.kill_tree(pid)
 
 
 def _make_directories(request: dict[str, Any], journal: Journal) -> None:
@@ -76,123 +168,69 @@ def _make_directories(request: dict[str, Any], journal: Journal) -> None:
         journal.add({"directory": directory})
         os.mkdir(directory, 0o700)
     for path, content in request.get("files", {}).items():
-        Path(path).write_text(content)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(content)
 
 
-def _become(request: dict[str, Any], log: int, go: int, error: int) -> None:
+def _spawn(request: dict[str, Any], journal: Journal) -> Child:
+    """Fork, and let the child become the program once it stands in the journal."""
+    open_fds: list[int] = []
+    since = time.time()
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        log = os.open(request["log"], flags, 0o600)
+        open_fds.append(log)
+        source = os.open(request.get("input") or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        open_fds.append(source)
+        go_read, go_write = os.pipe()
+        error_read, error_write = os.pipe()
+        open_fds += [go_read, go_write, error_read, error_write]
+        pid = os.fork()
+        if pid == 0:
+            os.close(go_write)
+            _become(request, source, log, go_read, error_write)
+        _close(open_fds, error_write)
+        try:
+            _processes.adopt_orphans()
+            record = {"pid": pid, "identity": _processes.identity(pid), "time": since}
+            journal.add({**record, "signal": request["stop_signal"]})
+            os.write(go_write, b"!")
+        except OSError:
+            _close(open_fds, go_write)  # without a word the child gives up
+            os.waitpid(pid, 0)
+            raise
+        failure = os.read(error_read, 64)
+        if failure:
+            os.waitpid(pid, 0)
+            raise OSError(int(failure), os.strerror(int(failure)), request["argv"][0])
+    finally:
+        for fd in list(open_fds):
+            _close(open_fds, fd)
+    return Child(pid, request, since)
+
+
+def _close(open_fds: list[int], fd: int) -> None:
+    open_fds.remove(fd)
+    os.close(fd)
+
+
+def _become(request: dict[str, Any], source: int, log: int, go: int, error: int) -> None:
     """In the forked child: become the program, or report why not and exit."""
     try:
         os.setsid()
         if os.read(go, 1) != b"!":
             os._exit(127)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        for number, fd in enumerate((source, log, log)):
+            os.dup2(fd, number)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.umask(0o077)
         os.chdir(request["cwd"])
-        os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606
+        environment = {**request["env"], _processes.MARK: request["id"]}
+        os.execvpe(request["argv"][0], request["argv"], environment)  # noqa: S606
     except OSError as exc:
-        os.write(error, str(exc.errno or errno.EINVAL).encode())
+        with contextlib.suppress(OSError):
+            os.write(error, str(exc.errno or errno.EINVAL).encode())
     finally:
         os._exit(127)
-
-
-def reap(child: Child) -> bool:
-    """Note the end of a child if it has ended, and end what it left. Returns whether it is over."""
-    if child.exit_code is None and _has_ended(child.pid):
-        # Not waited for yet, it still holds its pid, so this cannot hit anybody else's group.
-        _signal_group(child.pid, signal.SIGKILL)
-        child.exit_code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
-        for pid, start in child.offspring:
-            if start and process_start_time(pid) == start:
-                _kill_tree(pid)
-        remove_shared_memory(child.pid)
-    return child.exit_code is not None
-
-
-def _has_ended(pid: int) -> bool:
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return process_state(pid) in ("", "Z")
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def ask_to_end(child: Child) -> None:
-    """Send a running child its stop signal and set the time by which it is killed."""
-    if child.running and child.kill_at is None:
-        child.kill_at = time.monotonic() + child.stop_timeout
-        child.offspring = [(pid, process_start_time(pid)) for pid in _descendants(child.pid)]
-        _signal_group(child.pid, child.stop_signal, leader_only=True)
-        _signal_group(child.pid, signal.SIGCONT)
-
-
-def kill_if_late(child: Child) -> None:
-    """Kill a child that outlived its stop signal."""
-    if child.running and child.kill_at is not None and time.monotonic() >= child.kill_at:
-        _signal_group(child.pid, signal.SIGKILL)
-
-
-def end_orphans(but: int | None) -> None:
-    """End whatever ended children have left to the warden. For the end of the run only."""
-    for pid in _children_of(os.getpid()):
-        if pid != but:
-            _kill_tree(pid)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of what children leave behind, so that it can be found and ended."""
-    with contextlib.suppress(OSError, ImportError, AttributeError):
-        import ctypes
-
-        pr_set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
-
-
-def _descendants(pid: int) -> list[int]:
-    found = _children_of(pid)
-    return found + [below for child in found for below in _descendants(child)]
-
-
-def _children_of(pid: int) -> list[int]:
-    """Children of a process. Linux only; elsewhere none are found."""
-    try:
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
-    except OSError:
-        return []
-
-
-def _kill_tree(pid: int) -> None:
-    for victim in [*reversed(_descendants(pid)), pid]:
-        with contextlib.suppress(OSError):
-            os.kill(victim, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-
-
-def _signal_group(pid: int, number: int, *, leader_only: bool = False) -> None:
-    with contextlib.suppress(OSError):
-        (os.kill if leader_only else os.killpg)(pid, number)
-
-
-def remove_shared_memory(creator: int) -> None:
-    """Remove the System V segments that a killed process left behind. Linux only."""
-    try:
-        rows = Path("/proc/sysvipc/shm").read_text().splitlines()
-    except OSError:
-        return
-    columns = rows[0].split()
-    left = [
-        int(row[columns.index("shmid")])
-        for row in (line.split() for line in rows[1:])
-        if int(row[columns.index("cpid")]) == creator and int(row[columns.index("nattch")]) == 0
-    ]
-    if left:
-        import ctypes
-
-        ipc_rmid = 0
-        for shmid in left:
-            ctypes.CDLL(None).shmctl(shmid, ipc_rmid, None)

@@ -1,4 +1,4 @@
-"""Removing what a run owns that is no process: directories, containers, what a helper knows."""
+"""Removing what a run owns: all of it, where its warden was killed, else what is no process."""
 
 from __future__ import annotations
 
@@ -6,68 +6,188 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-from cleanroom_runtime._warden._children import remove_shared_memory
-from cleanroom_runtime._warden._journal import Journal, Record, process_start_time
+from . import _processes
+from ._journal import Journal, read_records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ._journal import Record
 
 RUN_LABEL = "org.cleanroom.run"
 """Label that every container and network of a run carries; its value is the run's id."""
+SERVICE_LABEL = "org.cleanroom.service"
+"""Label of every container; its value is the id of its service."""
+
+CREATION_PATIENCE = 4.0
+"""Seconds in which an engine may still create what a client that was killed had asked for."""
+MOST_ATTEMPTS = 3
+"""Runs that try to clean up after one before it, where that fails, until they let it be."""
 
 _HELPER_TIMEOUT = 20.0
+_REMOVAL_TIMEOUT = 15.0
+_STOP_PATIENCE = 3.0
+
+
+class Cleaner:
+    """Removes what stands in a journal. What fails is noted, and does not stop the rest.
+
+    Args:
+        records: The journal's records.
+        run_id: The run's id.
+
+    Attributes:
+        failures: What went wrong.
+    """
+
+    def __init__(self, records: list[Record], run_id: str) -> None:
+        self._records = records
+        self._run_id = run_id
+        self.failures: list[str] = []
+        self._engines: dict[str, set[str]] = {}  # engine: services that may come to be there
+        absent = {record["absent"] for record in records if "absent" in record}
+        for record in records:
+            if "engine" in record:
+                awaited = self._engines.setdefault(json.dumps(record["engine"]), set())
+                if "service" in record and record["service"] not in absent:
+                    awaited.add(record["service"])
+
+    def end_processes(self) -> None:
+        """End the processes of a run whose warden has died, those that are still the same."""
+        for record in self._records:
+            if "pid" in record:
+                with self._noting("ending a process"):
+                    _end_process(record)
+        for pid in _processes.marked(self._run_id):
+            _processes.kill_tree(pid)
+
+    def remove_containers(self) -> None:
+        """Remove the run's containers, with their volumes, and networks that there are now."""
+        for engine, awaited in self._engines.items():
+            with self._noting("removing containers"):
+                _remove_containers(json.loads(engine), self._run_id, awaited)
+
+    def await_containers(self) -> None:
+        """Remove what an engine was asked to create and had not created yet."""
+        deadline = time.monotonic() + CREATION_PATIENCE
+        for engine, awaited in self._engines.items():
+            with self._noting("waiting for containers"):
+                while awaited and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    _remove_containers(json.loads(engine), self._run_id, awaited)
+
+    def run_helpers(self) -> None:
+        """Run the commands that remove what this process cannot reach by itself."""
+        for record in reversed(self._records):
+            if "helper" in record:
+                with self._noting("a helper"):
+                    _run_helper(record["helper"])
+
+    def remove_directories(self) -> None:
+        """Remove all directories but the run's own."""
+        remove_directories([each["directory"] for each in self._records if "directory" in each])
+
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - the rest must be cleaned up whatever this was
+            self.failures.append(f"{what} failed: {exc!r}")
+
+
+def sweep(roots: list[str]) -> None:
+    """Clean up after the runs in these folders whose warden is gone, told by their locks."""
+    for root in roots:
+        with contextlib.suppress(FileNotFoundError):
+            for run_id in os.listdir(root):
+                run_directory = os.path.join(root, run_id)
+                with contextlib.suppress(OSError), _locked(run_directory):
+                    finish(run_directory, clean_up_after(run_directory))
+
+
+def clean_up_after(run_directory: str) -> list[str]:
+    """Remove everything a run owned whose warden is gone. The caller holds its lock.
+
+    Returns what went wrong.
+    """
+    journal = os.path.join(run_directory, "journal")
+    cleaner = Cleaner(read_records(journal), os.path.basename(run_directory))
+    cleaner.end_processes()
+    cleaner.remove_containers()
+    cleaner.run_helpers()
+    cleaner.await_containers()
+    cleaner.remove_directories()
+    return cleaner.failures
+
+
+def finish(run_directory: str, failures: list[str]) -> None:
+    """Remove the run's own directory, and its parent if that was the last run.
+
+    Where a clean-up did not get through, the journal stays, for the next runs to try again.
+    """
+    path = os.path.join(run_directory, "journal")
+    attempts = sum("failed" in record for record in read_records(path))
+    if failures and attempts + 1 < MOST_ATTEMPTS:
+        with contextlib.suppress(OSError):
+            Journal(path).add({"failed": failures, "time": time.time()})
+            return
+    remove_directories([run_directory])
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(run_directory))
+
+
+@contextlib.contextmanager
+def _locked(run_directory: str) -> Iterator[None]:
+    """Hold both locks of a run, or raise OSError because somebody is alive in it."""
+    with contextlib.ExitStack() as held:
+        for name in ("start.lock", "lock"):
+            path = os.path.join(run_directory, name)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def remove_directories(paths: list[str]) -> None:
     """Remove directories and what is in them; those that are gone already are fine."""
+    import shutil
+
     for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def clean(records: list[Record], run_id: str, *, thorough: bool = False) -> None:
-    """Undo every record of a journal, the newest first. Nothing that fails stops the rest.
-
-    A thorough one also waits for what an engine may still be creating, and needs no second run of
-    helpers.
-    """
-    for record in reversed(records):
-        try:
-            if "pid" in record:
-                _end_process(record)
-            elif "engine" in record:
-                remove_containers(record["engine"], run_id, wait=thorough)
-            elif "helper" in record and not thorough:
-                _run_helper(record["helper"])
-        except Exception as exc:  # noqa: BLE001 - the rest must still be cleaned; the warden's log has it
-            sys.stderr.write(f"clean-up of {sorted(record)} failed: {exc!r}\n")
-    remove_directories([record["directory"] for record in records if "directory" in record])
+        for _ in range(5):  # somebody who is about to die may be writing yet
+            shutil.rmtree(path, ignore_errors=True)
+            if not os.path.lexists(path):
+                break
+            time.sleep(0.02)
 
 
 def _end_process(record: Record) -> None:
-    """End a process of a run whose warden died, if it is still that process."""
-    pid = int(record["pid"])
-    if not record["start"] or process_start_time(pid) != record["start"]:
-        remove_shared_memory(pid)
-        return
-    with contextlib.suppress(OSError):
-        os.kill(pid, getattr(signal, record["signal"]))
-        os.killpg(pid, signal.SIGCONT)
-        deadline = time.monotonic() + 3
-        while process_start_time(pid) == record["start"] and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.killpg(pid, signal.SIGKILL)
-    remove_shared_memory(pid)
+    pid, was = int(record["pid"]), record["identity"]
+    if not was or _processes.identity(pid) not in ("", was):
+        return  # somebody else has its pid now
+    below = _processes.descendants(pid)
+    identities = [_processes.identity(each) for each in below]
+    if _processes.identity(pid) == was:
+        _processes.signal_process(pid, getattr(signal, record["signal"]))
+        for each in [pid, *below]:
+            _processes.signal_process(each, signal.SIGCONT)
+        _processes.wait_for_end(pid, was, _STOP_PATIENCE)
+    if _processes.identity(pid) == was:
+        _processes.signal_group(pid, signal.SIGKILL)
+        _processes.wait_for_end(pid, was, _STOP_PATIENCE)
+    for each, identity in zip(below, identities, strict=True):
+        if identity and _processes.identity(each) == identity:
+            _processes.kill_tree(each)
+    _processes.remove_shared_memory(pid, record["time"])
 
 
 def _run_helper(helper: dict[str, Any]) -> None:
-    """Run a command that knows how to remove what this process cannot reach by itself."""
+    import subprocess
+
     subprocess.run(
         helper["argv"],
         input=helper.get("input", "").encode(),
@@ -77,31 +197,26 @@ def _run_helper(helper: dict[str, Any]) -> None:
     )
 
 
-def remove_containers(engine: Record, run_id: str, *, wait: bool) -> None:
-    """Remove all containers, volumes and networks that carry the run's label.
+def _remove_containers(engine: Record, run_id: str, awaited: set[str]) -> None:
+    """Remove what there is; those services that had a container are awaited no more."""
+    from urllib.parse import quote
 
-    A request to create one may still be under way in the engine when its client was killed:
-    `wait` asks again until nothing came for a moment.
-    """
     label = quote(json.dumps({"label": [f"{RUN_LABEL}={run_id}"]}))
-    calm = 2 if wait else 0
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        found = _ask_engine(engine, "GET", f"/containers/json?all=1&filters={label}")
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT
+    while found := _ask_engine(engine, "GET", f"/containers/json?all=1&filters={label}"):
         for container in found:
+            awaited.discard((container.get("Labels") or {}).get(SERVICE_LABEL, ""))
             _ask_engine(engine, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
-        calm = max(calm, 1) if found else calm - 1
-        if calm < 0:
-            break
-        if wait:
-            time.sleep(0.2)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(found)} containers are still there")
+        time.sleep(0.02)
     for network in _ask_engine(engine, "GET", f"/networks?filters={label}"):
         _ask_engine(engine, "DELETE", f"/networks/{network['Id']}")
 
 
 def _ask_engine(engine: Record, method: str, path: str) -> Any:
     # Not at the top: HTTP takes as long to import as all the rest of the warden.
-    from cleanroom_runtime._warden._engine_api import ask, reason_in
+    from ._engine_api import ask, reason_in
 
     status, body = ask(engine, method, path, timeout=_HELPER_TIMEOUT)
     if status in (404, 409):
@@ -109,32 +224,3 @@ def _ask_engine(engine: Record, method: str, path: str) -> Any:
     if status >= 400:
         raise OSError(f"engine answered {status} to {method} {path}: {reason_in(body)}")
     return json.loads(body) if body else []
-
-
-def sweep(roots: list[Path]) -> None:
-    """Clean up after the runs in these folders whose warden is gone, told by their locks."""
-    for run_directory in [entry for root in roots if root.is_dir() for entry in root.iterdir()]:
-        with contextlib.suppress(OSError), _locked(run_directory):
-            journal = run_directory / "journal"
-            records = Journal(journal).read() if journal.exists() else []
-            clean(records, run_directory.name)
-            clean(records, run_directory.name, thorough=True)
-            remove_run_directory(run_directory)
-
-
-@contextlib.contextmanager
-def _locked(run_directory: Path) -> Iterator[None]:
-    """Hold both locks of a run, or raise OSError because somebody is alive in it."""
-    with contextlib.ExitStack() as held:
-        for name in ("start.lock", "lock"):
-            fd = os.open(run_directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            held.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def remove_run_directory(run_directory: Path) -> None:
-    """Remove the run's own directory, and its parent if that was the last run."""
-    shutil.rmtree(run_directory, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        run_directory.parent.rmdir()

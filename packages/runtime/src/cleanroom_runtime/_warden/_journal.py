@@ -1,51 +1,67 @@
 """What a run owns, one JSON object a line, written before the thing itself exists.
 
 Should the warden die, the next run on this machine finds the journal and ends what is in it.
+A record has one of these keys:
+
+- `pid`: a process; with `identity`, see `_processes`, its stop `signal`, and when it began (`time`)
+- `directory`: a path
+- `engine`: a container engine, see `_engine_api`; with the id of the `service` to be created there
+- `absent`: id of a service that has no container any more, and will have none
+- `helper`: a command that removes what only it knows how to remove: `argv`, `input`, `env`
+- `failed`: a clean-up that did not get through, and why
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import subprocess
-from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
 
 
 class Journal:
-    """An append-only file in the run directory, mode 0600."""
+    """An append-only file in the run directory, mode 0600.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Attributes:
+        records: What stands in it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.records = read_records(path)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def add(self, record: Record) -> None:
-        """Append one record. A single write: another reader sees all of it or nothing."""
-        os.write(self._fd, (json.dumps(record) + "\n").encode())
+        """Append one record, unless it stands there already.
 
-    def read(self) -> list[Record]:
-        """Return all records; a last line cut short by a crash is left out."""
-        records: list[Record] = []
-        for line in self._path.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-        return records
+        Raises:
+            OSError: It could not be written.
+        """
+        if record in self.records:
+            return
+        # The line break before it ends one that a full disk cut short.
+        line = f"\n{json.dumps(record)}\n".encode()
+        if os.write(self._fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.records.append(record)
 
 
-def process_start_time(pid: int) -> str:
-    """Return what tells this process from a later one of the same pid; empty if it is gone."""
+def read_records(path: str) -> list[Record]:
+    """Return all records of a journal; a line cut short by a crash is left out."""
+    records: list[Record] = []
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
-
-
-def process_state(pid: int) -> str:
-    """Return the state letter of a process (`Z`: ended, not waited for); empty if it is gone."""
-    command = ["/bin/ps", "-o", "state=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()[:1]
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return records
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        records.append(record)
+    return records

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-from pathlib import Path
 
-from cleanroom_runtime._warden._server import Warden
+from ._server import Warden
 
 
 def main(arguments: list[str]) -> None:
@@ -23,11 +21,8 @@ def main(arguments: list[str]) -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    run_directory, roots = Path(arguments[0]), [Path(root) for root in arguments[5:]]
-    listener_fd, first_fd, _lock_fd, owner = map(int, arguments[1:5])
+    listener_fd, first_fd, lock_fd, owner = map(int, arguments[1:5])
+    for fd in (listener_fd, first_fd, lock_fd):
+        os.set_inheritable(fd, False)  # a server that outlives us must not look like us
     listener, first = socket.socket(fileno=listener_fd), socket.socket(fileno=first_fd)
-    try:
-        Warden(run_directory, listener, first, owner, roots).serve()
-    except BaseException as exc:
-        sys.stderr.write(f"warden failed: {exc!r}\n")
-        raise
+    Warden(arguments[0], listener, first, owner, arguments[5:]).serve()
