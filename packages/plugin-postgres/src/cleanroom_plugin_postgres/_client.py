@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from cleanroom import ConfigurationError, ServiceError, ValidationError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[object, ...]]
 
+DEFAULT_PORT = 5432
 MAINTENANCE_DATABASE = "postgres"
 
 _SQLALCHEMY_DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pg8000", "psycopg_async")
@@ -25,7 +26,7 @@ def load_psycopg() -> None:
         ConfigurationError: It is not usable here; says what to install.
     """
     try:
-        import psycopg  # noqa: F401
+        import psycopg  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as exc:
         raise ConfigurationError(
             f"psycopg cannot be used here: {str(exc).splitlines()[0]}",
@@ -36,12 +37,20 @@ def load_psycopg() -> None:
 
 
 def make_url(
-    host: str, port: int, user: str, password: str, database: str, scheme: str = "postgresql"
+    host: str,
+    port: int,
+    user: str,
+    password: str,
+    database: str,
+    *,
+    scheme: str = "postgresql",
+    parameters: str = "",
 ) -> str:
     """Return the URL of a database, in the form libpq and most drivers read."""
     secret = f":{quote(password, safe='')}" if password else ""
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{quote(user, safe='')}{secret}@{host}:{port}/{quote(database, safe='')}"
+    url = f"{scheme}://{quote(user, safe='')}{secret}@{host}:{port}/{quote(database, safe='')}"
+    return f"{url}?{parameters}" if parameters else url
 
 
 def url_for(metadata: Mapping[str, str], driver: str) -> str:
@@ -59,13 +68,17 @@ def url_for(metadata: Mapping[str, str], driver: str) -> str:
         metadata["host"], int(metadata["port"]), metadata["username"], metadata["password"],
         metadata["database_name"],
     )  # fmt: skip
+    parameters = metadata.get("parameters", "")
     if driver == "libpq":
-        return make_url(*parts)
+        return make_url(*parts, parameters=parameters)
     if driver in _SQLALCHEMY_DRIVERS:
-        return make_url(*parts, scheme=f"postgresql+{driver}")
+        known = parameters if driver.startswith("psycopg") else ""
+        return make_url(*parts, scheme=f"postgresql+{driver}", parameters=known)
     if driver == "jdbc":
         host, port, user, password, database = (quote(str(part), safe="") for part in parts)
-        return f"jdbc:postgresql://{host}:{port}/{database}?user={user}&password={password}"
+        host = f"[{parts[0]}]" if ":" in parts[0] else host
+        added = f"&{parameters}" if parameters else ""
+        return f"jdbc:postgresql://{host}:{port}/{database}?user={user}&password={password}{added}"
     raise ValidationError(
         f"driver is {driver!r}",
         hint=f"known are {', '.join((*_SQLALCHEMY_DRIVERS, 'libpq', 'jdbc'))}",
@@ -73,22 +86,20 @@ def url_for(metadata: Mapping[str, str], driver: str) -> str:
 
 
 def parse_url(url: str) -> dict[str, str]:
-    """Return host, port, username, password and database name of a `postgresql://` URL.
+    """Return host, port, username, password, database name and parameters of a `postgresql://` URL.
 
-    Raises:
-        ValidationError: It is no such URL.
+    What stands among the parameters wins, as in libpq.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname:
-        raise ValidationError(
-            f"url is {url!r}", hint="it has the form postgresql://user:password@host:port/database"
-        )
+    parameters = dict(parse_qsl(parts.query))
     return {
-        "host": parts.hostname,
-        "port": str(parts.port or 5432),
-        "username": unquote(parts.username or "postgres"),
-        "password": unquote(parts.password or ""),
-        "database_name": unquote(parts.path.lstrip("/")) or MAINTENANCE_DATABASE,
+        "host": parameters.pop("host", parts.hostname or ""),
+        "port": parameters.pop("port", str(parts.port or DEFAULT_PORT)),
+        "username": parameters.pop("user", unquote(parts.username or "postgres")),
+        "password": parameters.pop("password", unquote(parts.password or "")),
+        "database_name": parameters.pop("dbname", unquote(parts.path.lstrip("/")))
+        or MAINTENANCE_DATABASE,
+        "parameters": urlencode(parameters),
     }
 
 
@@ -109,8 +120,11 @@ def connect(
     """
     load_psycopg()
     import psycopg
+    from psycopg.conninfo import make_conninfo
 
+    parameters = dict(parse_qsl(metadata.get("parameters", "")))
     return psycopg.connect(
+        make_conninfo("", **parameters) if parameters else "",
         host=metadata["host"],
         port=metadata["port"],
         user=metadata["username"],
@@ -140,13 +154,17 @@ def server_version(connection: Connection) -> str:
     return (connection.info.parameter_status("server_version") or "").split(" ", 1)[0]
 
 
-def describe(host: str, port: int, user: str, password: str, database: str) -> dict[str, str]:
+def describe(
+    host: str, port: int, user: str, password: str, database: str, parameters: str = ""
+) -> dict[str, str]:
     """Return the metadata of a database at this address."""
+    added = {"parameters": parameters} if parameters else {}
     return {
         "host": host,
         "port": str(port),
         "username": user,
         "password": password,
         "database_name": database,
-        "url": make_url(host, port, user, password, database),
+        "url": make_url(host, port, user, password, database, parameters=parameters),
+        **added,
     }

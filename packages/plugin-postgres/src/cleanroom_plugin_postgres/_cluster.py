@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanroom import ProcessError
+from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
 from cleanroom_runtime import Endpoint, LocalServer, ProcessSpec, Workspace, cached_directory
 
@@ -44,6 +44,7 @@ class Cluster:
         host_auth: How TCP connections prove who they are (`POSTGRES_HOST_AUTH_METHOD`).
         settings: Server settings.
         env: Environment variables of the server.
+        timeout: Seconds each command that prepares the data directory may take.
     """
 
     username: str
@@ -53,6 +54,7 @@ class Cluster:
     host_auth: str
     settings: Mapping[str, str]
     env: Mapping[str, str]
+    timeout: float
 
 
 def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) -> ProcessSpec:
@@ -77,7 +79,7 @@ def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) ->
         env=cluster.env,
         copy=(prepared, data),
         stop_signal="SIGQUIT",
-        setup=lambda endpoint: _set_password(cluster, endpoint),
+        setup=lambda endpoint, timeout: _set_password(cluster, endpoint, timeout),
     )
 
 
@@ -111,9 +113,11 @@ def _initialise(
         workspace,
         [
             str(initdb), "-D", str(directory), "--username", cluster.username,
-            "--auth-local=trust", f"--auth-host={cluster.host_auth}", "--encoding=UTF8",
-            "--locale=C.UTF-8", "--lc-messages=C", "--no-sync", *shlex.split(cluster.initdb_args),
+            f"--auth-host={cluster.host_auth}", "--encoding=UTF8", "--locale=C.UTF-8",
+            "--lc-messages=C", "--no-sync", *shlex.split(cluster.initdb_args),
+            "--auth-local=trust",  # last, as the private socket is how the password is set
         ],
+        timeout=cluster.timeout,
     )  # fmt: skip
     if cluster.database_name not in (MAINTENANCE_DATABASE, "template1"):
         quoted = cluster.database_name.replace('"', '""')
@@ -121,31 +125,44 @@ def _initialise(
             workspace,
             [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
             f'CREATE DATABASE "{quoted}"\n',
+            timeout=cluster.timeout,
         )
 
 
-def _run(workspace: Workspace, command: list[str], text: str = "") -> None:
+def _run(workspace: Workspace, command: list[str], text: str = "", *, timeout: float) -> None:
     """Run a program of the server's, as the user the server will run as."""
-    answer = subprocess.run(
-        [*workspace.prefix, *command],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    program = Path(command[0])
+    try:
+        answer = subprocess.run(
+            [*workspace.prefix, *command],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            cwd="/",
+            env={**os.environ, "LC_ALL": "C"},
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise StartTimeoutError(
+            f"{program.name} was not done after {timeout:g} s",
+            hint=f"it is {program}; if it only needs more time, raise start_timeout",
+        ) from exc
     output = answer.stderr + answer.stdout
     if answer.returncode != 0 or "ERROR:" in output or "FATAL:" in output:
         raise ProcessError(
-            f"{Path(command[0]).name} failed with exit code {answer.returncode}",
+            f"{program.name} failed with exit code {answer.returncode}",
             log_tail="\n".join(output.splitlines()[-20:]),
-            hint="see its own message below; POSTGRES_INITDB_ARGS is passed to initdb as it is",
+            hint=f"it is {program}; POSTGRES_INITDB_ARGS is passed to initdb as it is",
         )
 
 
-def _set_password(cluster: Cluster, endpoint: Endpoint) -> None:
-    """Set this run's password over the server's private socket."""
+def _set_password(cluster: Cluster, endpoint: Endpoint, timeout: float) -> None:
+    """Set this run's password over the server's private socket.
+
+    The server is given its hash, because what it is told may end in its log.
+    """
     load_psycopg()
     import psycopg
     from psycopg import sql
@@ -156,9 +173,13 @@ def _set_password(cluster: Cluster, endpoint: Endpoint) -> None:
         user=cluster.username,
         dbname=MAINTENANCE_DATABASE,
         autocommit=True,
+        connect_timeout=max(1, round(timeout)),
     ) as connection:
+        secret = connection.pgconn.encrypt_password(
+            cluster.password.encode(), cluster.username.encode()
+        )
         connection.execute(
             sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                sql.Identifier(cluster.username), sql.Literal(cluster.password)
+                sql.Identifier(cluster.username), sql.Literal(secret.decode())
             )
         )

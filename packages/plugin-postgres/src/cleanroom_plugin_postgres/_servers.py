@@ -23,24 +23,26 @@ _USUAL_FOLDERS = (
     "/Applications/Postgres.app/Contents/Versions/*/bin",
     "/usr/local/pgsql/bin",
 )
+_ANSWER_TIMEOUT = 10.0
 _VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+(?:\.\d+)*)")
 
 
-def local_servers() -> list[LocalServer]:
-    """Return the servers of this machine: the `embedded` extra's, then `PATH`, then the rest.
+def local_servers() -> Iterator[LocalServer]:
+    """Find the servers of this machine: the `embedded` extra's, then `PATH`, then the rest.
 
-    A server is a folder with both `postgres` and `initdb` that can say its version.
+    A server is a folder with both `postgres` and `initdb` that can say its version. Each is looked
+    for when it is asked for.
     """
-    servers: dict[Path, LocalServer] = {}
+    seen: set[Path] = set()
     for folder, source, parts in _candidates():
         executable = folder / "postgres"
         key = executable.resolve()
-        if key in servers or not _is_whole(folder):
+        if key in seen or not _is_whole(folder):
             continue
+        seen.add(key)
         version = _version(executable)
         if version:
-            servers[key] = LocalServer(executable, version, source, parts)
-    return list(servers.values())
+            yield LocalServer(executable, version, source, parts)
 
 
 def _candidates() -> Iterator[tuple[Path, str, tuple[Path, ...]]]:
@@ -73,8 +75,8 @@ def _pg_config_folder() -> Path | None:
     program = shutil.which("pg_config")
     if program is None:
         return None
-    answer = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=False)
-    return Path(answer.stdout.strip()) if answer.returncode == 0 and answer.stdout else None
+    folder = _answer([program, "--bindir"])
+    return Path(folder.strip()) if folder.strip() else None
 
 
 def _by_version(folder: str) -> tuple[int, ...]:
@@ -88,11 +90,16 @@ def _is_whole(folder: Path) -> bool:
 @functools.cache
 def _version(executable: Path) -> str | None:
     """What the server says its version is; `None` if it does not run here."""
+    match = _VERSION.search(_answer([str(executable), "--version"]))
+    return match.group(1) if match else None
+
+
+def _answer(command: list[str]) -> str:
+    """What a program prints; nothing if it does not run here."""
     try:
         answer = subprocess.run(
-            [executable, "--version"], capture_output=True, text=True, check=False, timeout=10
+            command, capture_output=True, text=True, check=False, timeout=_ANSWER_TIMEOUT
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = _VERSION.search(answer.stdout)
-    return match.group(1) if match else None
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""

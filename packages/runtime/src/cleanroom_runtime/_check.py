@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import get_args
 from urllib.parse import urlsplit
 
 from cleanroom import ValidationError
-from cleanroom._secrets import scrub
 from cleanroom_runtime._image import parse_image
 from cleanroom_runtime._specs import BackendChoice
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_CREDENTIALS = re.compile(r"//.*@", re.DOTALL)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -26,14 +27,17 @@ def service_name(value: object) -> str:
     return value
 
 
-def image(value: str | None) -> str | None:
+def image(value: object) -> str | None:
     """An image reference, or none."""
-    if value is not None:
-        parse_image(value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValidationError(f"image is {value!r}", hint="it is a text such as 'name:tag'")
+    parse_image(value)
     return value
 
 
-def backend(value: str) -> BackendChoice:
+def backend(value: object) -> BackendChoice:
     """One of the backends, or `auto`."""
     for choice in get_args(BackendChoice):
         if value == choice:
@@ -59,20 +63,26 @@ def port(argument: str, value: object) -> int:
     return value
 
 
-def url(argument: str, value: str | None) -> str | None:
-    """A URL with scheme and host, or none."""
-    if not value:
+def url(argument: str, value: object, schemes: Sequence[str] = ()) -> str | None:
+    """A URL with one of these schemes, if any are given, and with a host; or none."""
+    if value is None:
         return None
-    try:
-        parts = urlsplit(value)
-        whole = bool(parts.scheme and parts.hostname) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole:
+    if not isinstance(value, str) or not _is_whole(value, schemes):
+        example = schemes[0] if schemes else "scheme"
+        shown = _CREDENTIALS.sub("//***@", value) if isinstance(value, str) else value
         raise ValidationError(
-            f"{argument} is {scrub(value)!r}", hint="it is a URL such as scheme://user@host:port/"
+            f"{argument} is {shown!r}", hint=f"it is a URL such as {example}://user@host:port/name"
         )
     return value
+
+
+def _is_whole(value: str, schemes: Sequence[str]) -> bool:
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in schemes if schemes else bool(parts.scheme)
+        return known and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, brackets that do not match
+        return False
 
 
 def variable(argument: str, value: object) -> str:

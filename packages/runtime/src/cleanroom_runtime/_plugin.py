@@ -5,12 +5,20 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
-from cleanroom import HealthStatus, InternalError, ServiceError, ServiceHandle, spans
-from cleanroom_runtime import _check, _lifecycle
-from cleanroom_runtime._choose import Choice, Wanted, choose
+from cleanroom import (
+    ConfigurationError,
+    HealthStatus,
+    InternalError,
+    ServiceError,
+    ServiceHandle,
+    ValidationError,
+    spans,
+)
+from cleanroom_runtime import _check, _lifecycle, _start
+from cleanroom_runtime._choose import Choice, Wanted, choose, url_variable
 from cleanroom_runtime._specs import (
     BackendChoice,
     ContainerSpec,
@@ -34,7 +42,7 @@ class BasePlugin(ABC):
             an engine answers, and a local server otherwise where it can stand in for it.
             `CLEANROOM_BACKEND` in the environment wins.
         url: Address of a server that somebody else runs, for `"external"`.
-        start_timeout: Seconds until the service must be ready.
+        start_timeout: Seconds within which the service must be ready once it was launched.
         health_timeout: Seconds within which `health_check` answers.
 
     Raises:
@@ -47,10 +55,12 @@ class BasePlugin(ABC):
     """The image to run where no image was named and no local server was found."""
     official_image: ClassVar[str | None] = None
     """Name of the image that a local server of the same major version may stand in for."""
-    install_hint: ClassVar[str] = "install the server on this machine"
-    """What to tell a user who has neither an engine nor a local server."""
     refuses_root: ClassVar[bool] = False
     """Whether the server program will not run as root."""
+    url_schemes: ClassVar[tuple[str, ...]] = ()
+    """Schemes of the URLs that `attach` takes, the usual one first; any, where there are none."""
+    database_system: ClassVar[str | None] = None
+    """For a database, what OpenTelemetry calls it in `db.system.name`."""
 
     def __init__(
         self,
@@ -64,8 +74,8 @@ class BasePlugin(ABC):
     ) -> None:
         self._name = _check.service_name(name)
         self._image = _check.image(image)
-        self._backend = _check.backend(backend)
-        self._url = _check.url("url", url)
+        self._backend: BackendChoice = _check.backend(backend)
+        self._url = _check.url("url", url, self.url_schemes)
         self.start_timeout = _check.seconds("start_timeout", start_timeout)
         self.health_timeout = _check.seconds("health_timeout", health_timeout)
 
@@ -96,11 +106,18 @@ class BasePlugin(ABC):
 
         The folders of the workspace do not exist yet; the spec's files are written into them.
         """
-        raise ServiceError(f"cannot run as a process ({workspace.port})", service=self.name)
+        raise ServiceError(f"cannot run as a process ({server.executable})", service=self.name)
 
-    def local_servers(self) -> Sequence[LocalServer]:
-        """Find the servers installed on this machine, the best first."""
+    def local_servers(self) -> Iterable[LocalServer]:
+        """Find the servers installed on this machine, the best first.
+
+        An iterator need not look for the next one until it is asked for.
+        """
         return ()
+
+    def install_hint(self, major: str | None) -> str:
+        """Say how to get a local server, of this major version if one is given."""
+        return f"install version {major} on this machine" if major else "install the server"
 
     def attach(self, url: str, service_id: str) -> Mapping[str, str]:
         """Return the metadata for a server somebody else runs, `host`, `port` and `url` included.
@@ -133,7 +150,7 @@ class BasePlugin(ABC):
             CleanroomError: It could not be started; what had been started is stopped.
         """
         with spans.plugin_start_span(self.name) as span:
-            return _lifecycle.start(self, span)
+            return _start.start(self, span)
 
     def stop(self, handle: ServiceHandle) -> None:
         """Stop the service and return when it is gone. Stopping twice is fine.
@@ -165,18 +182,24 @@ class BasePlugin(ABC):
         Raises:
             CleanroomError: Nothing on this machine can serve, or a setting is wrong.
         """
-        variable = f"CLEANROOM_{self.name.upper().replace('-', '_')}_URL"
         wanted = Wanted(
             service=self.name,
             backend=self._backend,
             image=self._image,
             default_image=self.default_image,
             official_image=self.official_image,
-            url=self._url or _check.url(variable, os.environ.get(variable)),
+            url=self._url or self._url_in_environment(),
             local_servers=self.local_servers,
             install_hint=self.install_hint,
         )
         return choose(wanted)
+
+    def _url_in_environment(self) -> str | None:
+        variable = url_variable(self.name)
+        try:
+            return _check.url(variable, os.environ.get(variable) or None, self.url_schemes)
+        except ValidationError as exc:
+            raise ConfigurationError(exc.message, service=self.name, hint=exc.hint) from exc
 
     def _with(self, **changes: object) -> Self:
         """Return a copy with other values in these attributes."""

@@ -67,8 +67,9 @@ class ProcessSpec:
         cwd: Working directory; the workspace's when not given.
         files: Files to write before the launch: path to content.
         copy: A prepared directory to copy and where to, done right before the launch.
-        setup: Called with the endpoint until it does not raise, before the service is first
-            asked whether it is ready: what has to be set up over a private channel.
+        setup: Called with the endpoint, and the seconds it may take, until it does not raise,
+            before the service is first asked whether it is ready: what has to be set up over a
+            private channel.
         stop_signal: Ends the server at once, without leaving anything behind.
         stop_timeout: Seconds between that signal and SIGKILL.
     """
@@ -78,7 +79,7 @@ class ProcessSpec:
     cwd: Path | None = None
     files: Mapping[Path, str] = field(default_factory=dict)
     copy: tuple[Path, Path] | None = None
-    setup: Callable[[Endpoint], None] | None = None
+    setup: Callable[[Endpoint, float], None] | None = None
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 5.0
 

@@ -1,0 +1,195 @@
+"""Starting services, the same way for every plugin."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cleanroom import (
+    CleanroomError,
+    ContainerError,
+    ProcessError,
+    ServiceError,
+    ServiceHandle,
+    spans,
+)
+from cleanroom_runtime import _process
+from cleanroom_runtime._choose import Choice
+from cleanroom_runtime._lifecycle import log_tail, remove
+from cleanroom_runtime._ready import wait_ready
+from cleanroom_runtime._run import Run, current_run
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._plugin import BasePlugin
+    from cleanroom_runtime._specs import Endpoint
+
+_LOG_LINES = 40
+_PORT_ATTEMPTS = 5
+
+
+def start(plugin: BasePlugin, span: spans.Span) -> ServiceHandle:
+    """Start a service and return its handle once it answers.
+
+    Raises:
+        CleanroomError: It could not be started; what had been started is stopped.
+    """
+    try:
+        choice = plugin.choose()
+        span.set("cleanroom.service.backend", choice.backend)
+        handle = _start_at_a_free_port(plugin, choice)
+    except CleanroomError as exc:
+        exc.service = exc.service or plugin.name
+        raise
+    span.set("server.address", handle.host)
+    span.set("server.port", handle.port)
+    if plugin.database_system is not None:
+        span.set("db.system.name", plugin.database_system)
+        span.set("db.namespace", handle.require("database_name"))
+    return handle
+
+
+def _start_at_a_free_port(plugin: BasePlugin, choice: Choice) -> ServiceHandle:
+    """Start, with another port when the one chosen was taken before the server bound it."""
+    attempt = 1
+    while True:
+        try:
+            return _Start(plugin, choice, current_run()).run_through()
+        except ProcessError as exc:
+            if attempt == _PORT_ATTEMPTS or not _process.port_was_taken(exc.log_tail or ""):
+                raise
+            attempt += 1
+
+
+class _Start:
+    """One attempt to start one service."""
+
+    def __init__(self, plugin: BasePlugin, choice: Choice, run: Run) -> None:
+        self._plugin = plugin
+        self._choice = choice
+        self._run = run
+        self._id = run.new_service_id()
+        self._metadata = {"backend": choice.backend, "backend_reason": choice.reason}
+
+    def run_through(self) -> ServiceHandle:
+        try:
+            self._bring_up()
+        except BaseException as exc:
+            self._give_up(exc)
+            raise
+        self._metadata.setdefault("version", "unknown")
+        return self._handle()
+
+    def _bring_up(self) -> None:
+        ways = {
+            "process": self._launch_process,
+            "container": self._launch_container,
+            "external": self._attach,
+        }
+        try:
+            ways[self._choice.backend]()
+            self._metadata |= self._plugin.prepare(self._handle())
+        except CleanroomError:
+            raise
+        except Exception as exc:
+            what = f"starting it raised {type(exc).__name__}: {str(exc).strip()}"
+            raise ServiceError(what) from exc
+
+    def _give_up(self, exc: BaseException) -> None:
+        """Say in the error what is known about the service, and leave nothing of it."""
+        if isinstance(exc, CleanroomError):
+            exc.backend = exc.backend or self._choice.backend
+            if isinstance(exc, ServiceError) and exc.log_tail is None:
+                exc.log_tail = log_tail(self._metadata, _LOG_LINES) or None
+        try:
+            remove(self._run, self._id, self._metadata, self._plugin)
+        except CleanroomError as second:
+            exc.add_note(f"and what had been started could not be removed: {second}")
+
+    def _handle(self) -> ServiceHandle:
+        return ServiceHandle(self._id, self._plugin.name, self._metadata)
+
+    def _launch_process(self) -> None:
+        server = self._choice.server
+        assert server is not None  # noqa: S101 - a choice of this backend has one
+        with spans.provision_span():
+            place = _process.find_place(
+                self._run, self._id, server, refuses_root=self._plugin.refuses_root
+            )
+            spec = self._plugin.process(place.server, place.workspace)
+        with spans.launch_span(), spans.process_start_span(str(server.executable)) as span:
+            self._metadata["version"] = server.version
+            self._note(place.endpoint)
+            confirm = _process.launch(self._run, self._id, place, spec)
+            try:
+                self._plugin.warm_up()
+            finally:  # what is under way has to be there before it can be stopped
+                self._metadata["pid"] = confirm()
+            span.set("process.pid", int(self._metadata["pid"]))
+        if spec.setup is None:
+            self._wait(self._probe)
+        else:
+            setup = spec.setup
+            self._wait(lambda timeout: setup(place.endpoint, timeout), self._probe)
+
+    def _launch_container(self) -> None:
+        # Not at the top: a process needs none of it.
+        from cleanroom_runtime import _container
+
+        choice = self._choice
+        assert choice.engine is not None  # noqa: S101 - a choice of this backend has both
+        assert choice.image is not None  # noqa: S101
+        with spans.provision_span():
+            spec = self._plugin.container(choice.image)
+        with spans.launch_span():
+            self._note(
+                _container.launch(self._run, self._id, self._plugin.name, spec, choice.engine)
+            )
+            self._plugin.warm_up()
+        self._wait(self._probe)
+
+    def _attach(self) -> None:
+        assert self._choice.url is not None  # noqa: S101 - a choice of this backend has one
+        self._run.request("register", id=self._id)
+        with spans.provision_span():
+            self._metadata |= self._plugin.attach(self._choice.url, self._id)
+        self._wait(self._probe)
+
+    def _note(self, endpoint: Endpoint) -> None:
+        self._metadata |= endpoint.facts
+        self._metadata |= {"host": endpoint.host, "port": str(endpoint.port)}
+        self._metadata |= self._plugin.describe(endpoint.host, endpoint.port)
+
+    def _probe(self, timeout: float) -> None:
+        self._plugin.probe(self._metadata, timeout)
+
+    def _wait(self, *questions: Callable[[float], None]) -> None:
+        """Put one question after the other until it is answered. Time runs from here on."""
+        seconds = self._plugin.start_timeout
+        deadline = time.monotonic() + seconds
+        with spans.wait_ready_span():
+            for question in questions:
+                wait_ready(question, self._check_alive, deadline, seconds)
+
+    def _check_alive(self) -> None:
+        """Raise when the service has ended."""
+        if self._choice.backend == "process":
+            code = _process.exit_code(self._run, self._id)
+            if code is not None:
+                raise ProcessError(
+                    f"the server ended while it was starting, {_process.describe_exit(code)}",
+                    log_tail=log_tail(self._metadata, _LOG_LINES),
+                    hint=f"it was started from {self._metadata['executable']}",
+                )
+        elif self._choice.engine is not None:
+            from cleanroom_runtime import _container
+
+            state = _container.state(self._metadata["container_id"], self._choice.engine)
+            if not state.running:
+                killed = " (out of memory)" if state.oom_killed else ""
+                raise ContainerError(
+                    f"the container ended while it was starting, with exit code "
+                    f"{state.exit_code}{killed}",
+                    log_tail=log_tail(self._metadata, _LOG_LINES),
+                    hint=f"it was started from image {self._metadata['image']}",
+                )
