@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_runtime import Endpoint, LocalServer, ProcessSpec, Workspace, cached_directory
+from cleanroom_runtime import (
+    Endpoint,
+    LocalServer,
+    ProcessSpec,
+    Workspace,
+    cached_directory,
+    run_program,
+)
 
 THROW_AWAY_SETTINGS: Mapping[str, str] = {
     "fsync": "off",
@@ -133,26 +139,17 @@ def _run(workspace: Workspace, command: list[str], text: str = "", *, timeout: f
     """Run a program of the server's, as the user the server will run as."""
     program = Path(command[0])
     try:
-        answer = subprocess.run(
-            [*workspace.prefix, *command],
-            input=text,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            cwd="/",
-            env={**os.environ, "LC_ALL": "C"},
-            timeout=timeout,
+        code, output = run_program(
+            workspace, command, text=text, env={**os.environ, "LC_ALL": "C"}, timeout=timeout
         )
-    except subprocess.TimeoutExpired as exc:
+    except TimeoutError as exc:
         raise StartTimeoutError(
             f"{program.name} was not done after {timeout:g} s",
             hint=f"it is {program}; if it only needs more time, raise start_timeout",
         ) from exc
-    output = answer.stderr + answer.stdout
-    if answer.returncode != 0 or "ERROR:" in output or "FATAL:" in output:
+    if code != 0 or "ERROR:" in output or "FATAL:" in output:
         raise ProcessError(
-            f"{program.name} failed with exit code {answer.returncode}",
+            f"{program.name} failed with exit code {code}",
             log_tail="\n".join(output.splitlines()[-20:]),
             hint=f"it is {program}; POSTGRES_INITDB_ARGS is passed to initdb as it is",
         )

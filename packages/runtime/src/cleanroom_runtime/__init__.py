@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cleanroom_runtime._cache import cached_directory
     from cleanroom_runtime._plugin import BasePlugin
+    from cleanroom_runtime._process import run_program
     from cleanroom_runtime._run import current_run, run_of
     from cleanroom_runtime._specs import (
         Backend,
@@ -37,6 +38,7 @@ __all__ = [
     "cached_directory",
     "current_run",
     "run_of",
+    "run_program",
 ]
 
 _ELSEWHERE = {
@@ -44,6 +46,7 @@ _ELSEWHERE = {
     "cached_directory": "_cache",
     "current_run": "_run",
     "run_of": "_run",
+    "run_program": "_process",
 }
 
 

@@ -60,6 +60,8 @@ class Account:
             return os.access(path, os.X_OK)
         if status.st_uid == self.uid:
             return bool(status.st_mode & 0o100)
+        if status.st_gid == self.gid:
+            return bool(status.st_mode & 0o010)
         return bool(status.st_mode & 0o001)
 
 
@@ -72,12 +74,13 @@ def account_for(*, refuses_root: bool) -> Account:
     same = Account("same", os.getuid(), os.getgid())
     if not refuses_root or os.getuid() != 0:
         return same
-    if _namespaces_work():
+    unshare = _unshare()
+    if unshare is not None:
         user = _ordinary_user()
         uid, gid = (user.pw_uid, user.pw_gid) if user else (1000, 1000)
         # --ipc: shared memory of a killed server goes with its namespace.
         namespace = (
-            "unshare", "--user", "--ipc", f"--map-user={uid}", f"--map-group={gid}", "--",
+            unshare, "--user", "--ipc", f"--map-user={uid}", f"--map-group={gid}", "--",
         )  # fmt: skip
         return Account("namespace", 0, 0, namespace)
     other = _ordinary_user()
@@ -92,12 +95,15 @@ def account_for(*, refuses_root: bool) -> Account:
 
 
 @functools.cache
-def _namespaces_work() -> bool:
+def _unshare() -> str | None:
+    """The program that makes user namespaces, where it is there and allowed to."""
     unshare = shutil.which("unshare")
     if unshare is None:
-        return False
+        return None
     test = [unshare, "--user", "--ipc", "--map-user=1000", "--map-group=1000", "--", "true"]
-    return subprocess.run(test, capture_output=True, check=False).returncode == 0
+    return (
+        unshare if subprocess.run(test, capture_output=True, check=False).returncode == 0 else None
+    )
 
 
 def _ordinary_user() -> pwd.struct_passwd | None:

@@ -7,27 +7,36 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from cleanroom_runtime._process import copies_folder
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
 
 CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
 _CONTENT = "content"
+_STAGING = "new-"
 
 
-def cache_root() -> Path:
-    """Return the folder of the caches: `CLEANROOM_CACHE_DIR`, else where the system has its own."""
+def cache_root() -> Path | None:
+    """Return the folder of the caches: `CLEANROOM_CACHE_DIR`, else where the system has its own.
+
+    `None` where this user has no home to look in.
+    """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
-        return Path(named)
+        return Path(named).absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "cleanroom"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cleanroom"
+        return home / "Library" / "Caches" / "cleanroom"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cleanroom"
 
 
 def fingerprint(facts: Mapping[str, str]) -> str:
@@ -43,31 +52,54 @@ def cached_directory(
 ) -> Path:
     """Return a directory to copy from, made by `build` if no run has made it before.
 
+    It is never seen half made. Where there is no cache, or no room in it, it is made for this run
+    alone.
+
     Args:
         kind: What it holds; its folder below the cache.
         facts: Everything it depends on. Another fact makes another directory.
         build: Fills the directory it is given. It may run commands behind the workspace's prefix.
         workspace: Of the service the directory is for.
     """
-    folder = cache_root() / kind / fingerprint(facts)
-    if (folder / _CONTENT).is_dir():
+    # A copy made for this run alone stands for what it was copied from.
+    copies = str(copies_folder(workspace))
+    facts = {key: value.replace(copies, "") for key, value in facts.items()}
+    root = cache_root()
+    folder = root / kind / fingerprint(facts) if root else None
+    if folder is not None and _is_directory(folder / _CONTENT):
         return folder / _CONTENT
+    with contextlib.ExitStack() as lock:
+        if folder is not None and lock.enter_context(_locked(folder)):
+            if not _is_directory(folder / _CONTENT):
+                made = _build(build, workspace)
+                if not _keep(made, folder, facts):
+                    return made
+                shutil.rmtree(made, ignore_errors=True)
+            return folder / _CONTENT
+    return _build(build, workspace)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # somebody else's home
+        return False
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Make the folder and hold its lock. Whether that was possible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        writable = False
-    if not writable:  # no home to speak of: build for this run alone
-        return _build(build, workspace)
-    with _locked(folder / "lock"):
-        if not (folder / _CONTENT).is_dir():
-            made = _build(build, workspace)
-            with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as staging:
-                shutil.copytree(made, Path(staging, _CONTENT), symlinks=True)
-                (folder / "facts.json").write_text(json.dumps(dict(facts), indent=1))
-                Path(staging, _CONTENT).rename(folder / _CONTENT)
-            shutil.rmtree(made)
-    return folder / _CONTENT
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield True
+    finally:
+        os.close(fd)
 
 
 def _build(build: Callable[[Path], None], workspace: Workspace) -> Path:
@@ -81,11 +113,17 @@ def _build(build: Callable[[Path], None], workspace: Workspace) -> Path:
     return directory
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _keep(made: Path, folder: Path, facts: Mapping[str, str]) -> bool:
+    """Put what was made into the cache, all at once. Returns whether that was possible."""
+    for left in folder.glob(f"{_STAGING}*"):  # by one that was killed while it held the lock
+        shutil.rmtree(left, ignore_errors=True)
+    staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
+    current_run().request("register", directory=str(staging))
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+        shutil.copytree(made, staging, symlinks=True)
+        (folder / "facts.json").write_text(json.dumps(dict(facts), indent=1))
+        staging.rename(folder / _CONTENT)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        return False
+    return True

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanroom import ProcessError
+from cleanroom import InternalError, ProcessError
 from cleanroom_runtime._account import Account, account_for, readable_executable
 from cleanroom_runtime._folders import memory_folder, run_root
-from cleanroom_runtime._run import Run, WardenRefusalError
+from cleanroom_runtime._run import Run, WardenRefusalError, current_run
 from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspace
 
 HOST = "127.0.0.1"
@@ -58,7 +60,7 @@ def find_place(run: Run, service_id: str, server: LocalServer, *, refuses_root: 
     account = account_for(refuses_root=refuses_root)
     workspace = _workspace(run, service_id, account)
     if not account.reaches(server.executable):
-        copies = Path(f"{workspace.directory}-bin")
+        copies = copies_folder(workspace)
         run.request("register", directory=str(copies))
         copies.mkdir(mode=0o700)
         executable = readable_executable(server, account, copies)
@@ -66,11 +68,16 @@ def find_place(run: Run, service_id: str, server: LocalServer, *, refuses_root: 
     return Place(server, account, workspace)
 
 
+def copies_folder(workspace: Workspace) -> Path:
+    """Return where a server's program is copied to, if its account cannot reach the original."""
+    return Path(f"{workspace.directory}-bin")
+
+
 def _workspace(run: Run, service_id: str, account: Account) -> Workspace:
     memory = memory_folder(_MEMORY_WANTED)
     flat = f"cleanroom-{os.getuid()}-{service_id}"
     if account.kind == "other":  # which cannot pass through the run's own directory
-        directory = run_root().parent / flat
+        directory = run_root(suits=account.reaches).parent / flat
     else:
         directory = run.address.directory / service_id.partition("-")[2]
     data = memory / f"{flat}-data" if memory else Path(f"{directory}-data")
@@ -106,6 +113,65 @@ def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callab
             ) from exc
 
     return confirm
+
+
+def run_program(
+    workspace: Workspace,
+    argv: Sequence[str],
+    *,
+    text: str = "",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> tuple[int, str]:
+    """Run a program that prepares a service, as the user that the service will run as.
+
+    It belongs to the run as the service does: should this process die, it ends with it.
+
+    Args:
+        workspace: The service's workspace.
+        argv: The program and its arguments.
+        text: What it reads from its standard input.
+        env: Its environment; that of this process when not given.
+        timeout: Seconds it may take.
+
+    Returns:
+        Its exit code, as a shell counts, and what it wrote.
+
+    Raises:
+        ProcessError: It could not be executed.
+        TimeoutError: It took too long and was killed.
+    """
+    run = current_run()
+    program_id = run.new_service_id()
+    folder = run.address.directory
+    source, output = folder / f"{program_id}.in", folder / f"{program_id}.out"
+    began = time.monotonic()
+    try:
+        run.request(
+            "spawn",
+            id=program_id,
+            argv=[*workspace.prefix, *argv],
+            env=dict(os.environ if env is None else env),
+            cwd="/",
+            input=str(source),
+            log=str(output),
+            directories=[],
+            files={str(source): text},
+            stop_signal="SIGTERM",
+            stop_timeout=1.0,
+            time_limit=timeout,
+        )
+    except WardenRefusalError as exc:
+        raise ProcessError(f"{argv[0]} could not be executed: {exc.message}") from exc
+    try:
+        code = int(run.request("wait", id=program_id)["exit_code"])
+    except BaseException:
+        with contextlib.suppress(InternalError):
+            run.request("stop", id=program_id)
+        raise
+    if code == -signal.SIGKILL and time.monotonic() - began >= timeout:
+        raise TimeoutError(f"{argv[0]} was not done after {timeout:g} s")
+    return code, output.read_text(encoding="utf-8", errors="replace")
 
 
 def _command(spec: ProcessSpec, account: Account, workspace: Workspace) -> list[str]:

@@ -45,8 +45,8 @@ class Workspace:
         directory: Mode 0700, on disk; its path is short enough for a unix socket in it.
         data: For the service's data: in memory where there is room, else on disk.
         port: The TCP port to listen on, at 127.0.0.1.
-        prefix: To be put before any command that a plugin runs itself to prepare the service, so
-            that it runs as the same user as the service.
+        prefix: Goes before a command, so that it runs as the same user as the service. What
+            prepares a service is run by `run_program`, which sees to that.
         owner: Uid and gid of that user.
     """
 
@@ -71,7 +71,7 @@ class ProcessSpec:
             before the service is first asked whether it is ready: what has to be set up over a
             private channel.
         stop_signal: Ends the server at once, without leaving anything behind.
-        stop_timeout: Seconds between that signal and SIGKILL.
+        stop_timeout: Seconds between that signal and SIGKILL; when the run ends, 3 at most.
     """
 
     argv: Sequence[str]

@@ -40,6 +40,9 @@ class Child:
         self.stopping: list[Connection] = []
         self.waiting: list[Connection] = []
         self.kill_at: float | None = None
+        if request.get("time_limit") is not None:
+            self.kill_at = time.monotonic() + float(request["time_limit"])
+        self._asked = False
         self._since = since
         self._stop_signal = getattr(signal, request["stop_signal"])
         self._stop_timeout = float(request["stop_timeout"])
@@ -60,10 +63,10 @@ class Child:
             return
         seconds = self._stop_timeout if patience is None else min(patience, self._stop_timeout)
         kill_at = time.monotonic() + seconds
-        if self.kill_at is not None:
-            self.kill_at = min(self.kill_at, kill_at)
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        if self._asked:
             return
-        self.kill_at = kill_at
+        self._asked = True
         below = _processes.descendants(self.pid)
         self._below = {pid: _processes.identity(pid) for pid in below}
         _processes.signal_process(self.pid, self._stop_signal)
