@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 from cleanroom import ContainerError, spans
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._specs import ContainerSpec, Endpoint
-from cleanroom_runtime._warden._clean import RUN_LABEL
+from cleanroom_runtime._warden._clean import RUN_LABEL, SERVICE_LABEL
 
 if TYPE_CHECKING:
     from cleanroom_runtime._docker import ServiceContainer
     from cleanroom_runtime._reach import Reach
     from cleanroom_runtime._run import Run
-
-SERVICE_LABEL = "org.cleanroom.service"
-"""Label of every container; its value is the id of its service."""
 
 _PORT_TRIES = 3
 _REMOVAL_TIMEOUT = 30.0
@@ -68,23 +65,30 @@ def launch(
         ContainerError: It could not be started, or ended at once; nothing is left of it.
     """
     registered = run.begin("register", id=service_id, engine=engine.warden_record())
-    from cleanroom_runtime._docker import ServiceContainer
-    from cleanroom_runtime._docker_errors import translated
-    from cleanroom_runtime._reach import reach_of
-
-    registered()
-    with (
-        spans.container_start_span(spec.image) as span,
-        translated(service_name, spec, engine),
-    ):
-        reach = reach_of(engine)
-        labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id}
-        container = ServiceContainer(engine, spec, f"cleanroom-{service_id}", labels, reach)
-        with contextlib.closing(container):
-            container.get_image(spec.pull, progress)
-            host, port = _start(container, reach, spec.port, engine)
-            container_id = container.get_container_id()
-        span.set("container.id", container_id)
+    try:
+        from cleanroom_runtime._docker import ServiceContainer
+        from cleanroom_runtime._docker_errors import translated
+        from cleanroom_runtime._reach import reach_of
+    finally:
+        registered()
+    container: ServiceContainer | None = None
+    try:
+        with (
+            spans.container_start_span(spec.image) as span,
+            translated(service_name, spec, engine),
+        ):
+            reach = reach_of(engine)
+            labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id}
+            container = ServiceContainer(engine, spec, f"cleanroom-{service_id}", labels, reach)
+            with contextlib.closing(container):
+                container.get_image(spec.pull, progress)
+                host, port = _start(container, reach, spec.port, engine)
+                container_id = container.get_container_id()
+            span.set("container.id", container_id)
+    except BaseException:
+        if container is None or container.settled:
+            run.request("stop", id=service_id)  # else the warden looks for it when the run ends
+        raise
     facts = {"container_id": container_id, "image": spec.image, "engine": engine.url}
     return Endpoint(host, port, facts)
 
@@ -169,8 +173,10 @@ def _start(container: ServiceContainer, reach: Reach, port: int, engine: Engine)
             container.start()
             return _address(container, reach, port, engine)
         except BaseException as exc:
-            with contextlib.suppress(ContainerError):
+            try:
                 remove(container.name, engine)
+            except ContainerError:
+                container.settled = False
             if not (left and is_port_conflict(exc)):
                 raise
     raise AssertionError

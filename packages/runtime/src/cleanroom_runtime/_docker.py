@@ -6,6 +6,7 @@ Both take half a second to import.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import tarfile
@@ -21,6 +22,7 @@ from testcontainers.core.labels import create_labels
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import Reach
 from cleanroom_runtime._specs import ContainerSpec
+from cleanroom_runtime._warden._engine_api import ask, reason_in
 
 Progress = Callable[[str], None]
 """Told in a line what is going on while an image is pulled."""
@@ -43,12 +45,17 @@ class ServiceContainer(DockerContainer):
         name: Its name on the engine.
         labels: Its labels.
         reach: How its port is made reachable.
+
+    Attributes:
+        settled: Whether the engine is not at work on it any more, so that what can be removed now
+            is all there will be.
     """
 
     def __init__(
         self, engine: Engine, spec: ContainerSpec, name: str, labels: dict[str, str], reach: Reach
     ) -> None:
         client = {
+            "version": _api_version(engine),
             "environment": engine.environment(),
             "use_ssh_client": engine.url.startswith("ssh://"),
         }
@@ -64,6 +71,7 @@ class ServiceContainer(DockerContainer):
                     os.environ["DOCKER_HOST"] = before
         if spec.command is not None:
             self.with_command(list(spec.command))
+        self.settled = True
         self._files = spec.files
         self._options: dict[str, Any] = {
             "labels": labels,
@@ -100,9 +108,16 @@ class ServiceContainer(DockerContainer):
                 Reaper.get_instance()
             # Among these is the session that Ryuk watches.
             options["labels"] = create_labels(self.image, options["labels"])
-        created: Any = self.get_docker_client().client.containers.create(
-            self.image, command=self._command, environment=self.env, name=self._name, **options
-        )
+        containers = self.get_docker_client().client.containers
+        self.settled = False
+        try:
+            created: Any = containers.create(
+                self.image, command=self._command, environment=self.env, name=self._name, **options
+            )
+        except APIError:
+            self.settled = True
+            raise
+        self.settled = True
         self._container = created
         if self._files:
             created.put_archive("/", _archive(self._files))
@@ -127,6 +142,15 @@ class ServiceContainer(DockerContainer):
 def ryuk_wanted() -> bool:
     """Whether testcontainers' Ryuk was asked for, as a second net where the engine is remote."""
     return os.environ.get("CLEANROOM_RYUK", "").lower() in ("1", "true", "yes", "on")
+
+
+def _api_version(engine: Engine) -> str:
+    """Ask for the version to speak. Docker's client would leave a socket open if that failed."""
+    status, body = ask(engine.warden_record(), "GET", "/version")
+    try:
+        return str(json.loads(body)["ApiVersion"])
+    except (ValueError, KeyError, TypeError):
+        raise ConnectionError(f"status {status}: {reason_in(body)[:500]}") from None
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from cleanroom import ContainerError
 
 _CONNECT_TIMEOUT = 1.0
+_DOCKER_SOCKET = "/var/run/docker.sock"
+_PODMAN_SOCKET = "/run/podman/podman.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +188,11 @@ def _from_context() -> Engine | NoEngine | None:
 def _usual_places() -> list[Engine]:
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     places = {
-        "/var/run/docker.sock": "default socket",
+        _DOCKER_SOCKET: "default socket",
         f"{runtime}/docker.sock": "rootless Docker",
         os.path.expanduser("~/.docker/run/docker.sock"): "Docker Desktop",
         f"{runtime}/podman/podman.sock": "rootless Podman",
-        "/run/podman/podman.sock": "Podman",
+        _PODMAN_SOCKET: "Podman",
     }
     return [Engine(f"unix://{path}", source) for path, source in places.items()]
 
