@@ -33,8 +33,8 @@ def stop(plugin: BasePlugin, handle: ServiceHandle) -> None:
     run = run_of(handle.id)
     if handle.service_name != plugin.name or not _is_service_id(handle.id):
         raise _not_ours(plugin, handle)
-    if not run.alive():
-        return  # a run that is over has taken its services with it
+    if run.over():
+        return  # and has taken its services with it
     if not run.request("status", id=handle.id)["known"]:
         raise _not_ours(plugin, handle)
     remove(run, handle.id, handle.metadata, plugin)
@@ -43,7 +43,9 @@ def stop(plugin: BasePlugin, handle: ServiceHandle) -> None:
 def remove(run: Run, service_id: str, metadata: Mapping[str, str], plugin: BasePlugin) -> None:
     """Remove a service, whatever state it is in."""
     backend = metadata["backend"]
-    if backend == "container" and "container_id" in metadata:
+    if backend == "container":
+        if "container_id" not in metadata:
+            return  # it was not launched, and what that has left is the warden's to find
         from cleanroom_runtime import _container
 
         _container.remove(metadata["container_id"], _engine_of(metadata))

@@ -165,8 +165,8 @@ class Run:
             return True
 
     def over(self) -> bool:
-        """Whether the run has ended as it should, or never began: nothing is left of it."""
-        return not self.alive() and not self.address.directory.exists()
+        """Whether the run has ended as it should, or never began. A killed warden ends nothing."""
+        return not self.alive() and not (self.address.directory / "warden.sock").exists()
 
     def shut_down(self, *, kept_too: bool = False) -> bool:
         """End the run: all its services stop. Returns whether it was kept alive instead."""

@@ -203,10 +203,7 @@ class Warden:
             connection.reply(known=known, running=self._registered.get(service_id, False))
 
     def _on_stop(self, connection: Connection, request: Request) -> None:
-        """End a process, or note that a registered service has been removed.
-
-        `unsure`: whether an engine may still be creating it.
-        """
+        """End a process, or note that a registered service is gone and will not come to be."""
         service_id = request["id"]
         child = self._children.get(service_id)
         if child is not None:
@@ -216,8 +213,7 @@ class Warden:
         known = service_id in self._registered
         if known:
             self._registered[service_id] = False
-            if not request.get("unsure"):
-                self._journal.add({"absent": service_id})
+            self._journal.add({"absent": service_id})
         connection.reply(known=known)
 
     def _on_wait(self, connection: Connection, request: Request) -> None:
