@@ -21,12 +21,11 @@ _SUPPORTED = "a script is SQL in a str, or the Path of a .sql or .sql.gz file in
 _EXCERPT = 200  # characters
 
 
-def read_script(script: str | os.PathLike[str], *, number: int = 1) -> tuple[str, str]:
+def read_script(script: str | os.PathLike[str]) -> tuple[str, str]:
     """Return what to call the script in an error, and its SQL.
 
     Args:
         script: The SQL itself, or the path of a file that holds it.
-        number: Which of several scripts it is, from 1; names a script that has no file.
 
     Raises:
         ValidationError: There is no such file, or it is not a script that can be run.
@@ -36,7 +35,7 @@ def read_script(script: str | os.PathLike[str], *, number: int = 1) -> tuple[str
     if script.endswith(_SUFFIXES) and not re.search(r"[\s;]", script):
         message = f"script {script!r} is the name of a file, and a str is taken for SQL itself"
         raise ValidationError(message, hint=f"pass pathlib.Path({script!r})")
-    return f"script {number}", script
+    return "script", script
 
 
 def run_script(connection: Connection[object], script: str, *, source: str, service: str) -> None:

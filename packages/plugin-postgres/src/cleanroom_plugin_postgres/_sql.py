@@ -52,7 +52,7 @@ def split(
         line = script.count("\n", 0, script.index("\0")) + 1
         what = f"{source}, line {line}: a NUL character, which no statement can hold"
         raise ServiceError(what, service=service, hint="is it a text file, in UTF-8?")
-    token = _TOKEN
+    lexis = _LEXIS
     position = 1 if script.startswith("\ufeff") else 0
     line, counted = 1, 0
     while (start := _skip_blank(script, position)) < len(script):
@@ -60,7 +60,7 @@ def split(
         if ignored := _IGNORED.match(script, start):
             position = ignored.end()
             continue
-        end, shape = _read(script, start, token)
+        end, shape = _read(script, start, lexis)
         text = script[start:end]
         if refusal := _refusal(script, end, shape):
             what, hint = refusal
@@ -70,10 +70,10 @@ def split(
         if shape.copies == "from":
             position, data = _copy_data(script, end)
         if end == len(script):
-            text = text.rstrip()
+            text = text.rstrip(" \t\r\n\f\v")
         yield Statement(text, line, data, copies_out=shape.copies == "to")
         if setting := _STRINGS_SETTING.match(text):
-            token = _OLD_TOKEN if setting["value"].lower() in _OFF else _TOKEN
+            lexis = _OLD_LEXIS if setting["value"].lower() in _OFF else _LEXIS
 
 
 # ---------------------------------------------------------------------- tokens
@@ -84,17 +84,38 @@ _ESCAPED = r"'(?:[^'\\]++|\\(?:.|\Z)|'')*+(?:'|\Z)"
 _CONTINUED = (
     rf"{_ESCAPED}(?:(?:[ \t\f\v]|--[^\r\n]*+)*+[\r\n](?:[ \t\r\n\f\v]|--[^\r\n]*+)*+{_ESCAPED})*+"
 )
-_PATTERN = rf"""
-    (?P<blank> [ \t\r\n\f\v]++ | --[^\r\n]*+ )
-  | (?P<comment> /\* )
-  | (?P<string> [eE]%s{_CONTINUED} | '[^']*+(?:'|\Z) | "[^"]*+(?:"|\Z) )
-  | (?P<dollar> \$(?:[{_WORD_START}][0-9{_WORD_START}]*+)?\$ )
-  | (?P<word> [{_WORD_START}][$0-9{_WORD_START}]*+ )
-  | (?P<symbol> . )
-"""
-_TOKEN = re.compile(_PATTERN % "", re.DOTALL | re.VERBOSE)
+
+
+class _Lexis:
+    """The tokens of statements.
+
+    Attributes:
+        token: Matches the next token.
+        hop: The same, but takes at once all that cannot matter to where the statement ends,
+            unless its words do.
+    """
+
+    def __init__(self, escape_prefix: str) -> None:
+        blank = r"[ \t\r\n\f\v]++ | --[^\r\n]*+"
+        string = rf"""{escape_prefix}{_CONTINUED} | '[^']*+(?:'|\Z) | "[^"]*+(?:"|\Z)"""
+        # Letters right after a number belong to it.
+        word = rf"[0-9]*+[{_WORD_START}][$0-9{_WORD_START}]*+ | [0-9]++"
+        rest = rf"""
+          | (?P<comment> /\* )
+          | (?P<string> {string} )
+          | (?P<dollar> \$(?:[{_WORD_START}][0-9{_WORD_START}]*+)?\$ )
+          | (?P<word> {word} )
+          | (?P<symbol> . )
+        """
+        flags = re.DOTALL | re.VERBOSE
+        self.token = re.compile(rf"(?P<blank> {blank} ) {rest}", flags)
+        hop = rf"(?P<blank> (?: {blank} | {string} | {word} | [.,=] )++ ) {rest}"
+        self.hop = re.compile(hop, flags)
+
+
+_LEXIS = _Lexis("[eE]")
 # With standard_conforming_strings off, as old dumps may set it, no string needs its E.
-_OLD_TOKEN = re.compile(_PATTERN % "?", re.DOTALL | re.VERBOSE)
+_OLD_LEXIS = _Lexis("[eE]?")
 _STRINGS_SETTING = re.compile(
     r"set\s+(?:(?:session|local)\s+)?standard_conforming_strings\s*(?:=|\bto\b)\s*'?(?P<value>\w+)",
     re.IGNORECASE,
@@ -105,7 +126,7 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 
 def _skip_blank(script: str, position: int) -> int:
     """Return where the next statement or command starts; the end of `script` if none does."""
-    while token := _TOKEN.match(script, position):
+    while token := _LEXIS.token.match(script, position):
         if token.lastgroup == "comment":
             end = _comment_end(script, position)
             if end is None:
@@ -118,10 +139,10 @@ def _skip_blank(script: str, position: int) -> int:
     return position
 
 
-def _read(script: str, start: int, token: re.Pattern[str]) -> tuple[int, _Shape]:
+def _read(script: str, start: int, lexis: _Lexis) -> tuple[int, _Shape]:
     """Return where the statement at `start` ends: at a semicolon, a backslash or the script's."""
     shape, position = _Shape(), start
-    while found := token.match(script, position):
+    while found := (lexis.token if shape.words_matter else lexis.hop).match(script, position):
         text, end = found.group(), found.end()
         match found.lastgroup:
             case "comment":
@@ -163,6 +184,11 @@ class _Shape:
     parentheses: int = 0
     blocks: int = 0
     copies: str = ""
+
+    @property
+    def words_matter(self) -> bool:
+        """Whether a word that is yet to come can say something about the end."""
+        return self.first in {"", "create", "copy"}
 
     @property
     def is_closed(self) -> bool:
