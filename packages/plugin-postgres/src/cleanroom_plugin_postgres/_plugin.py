@@ -58,7 +58,7 @@ class PostgresPlugin(BasePlugin):
 
     plugin_type: ClassVar[str] = "postgres"
     default_image: ClassVar[str | None] = "postgres:18-alpine"
-    official_image: ClassVar[str | None] = "postgres"
+    official_image: str | None = "postgres"
     refuses_root: ClassVar[bool] = True
     url_schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
     database_system: ClassVar[str | None] = "postgresql"

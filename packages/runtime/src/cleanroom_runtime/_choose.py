@@ -37,6 +37,8 @@ class Wanted:
         local_servers: Finds the servers of this kind on this machine, the best first. Only as
             many are asked for as are needed.
         install_hint: Says how to get a local server, of this major version if one is given.
+        same_service: Whether image and local server are the same service by the user's own word,
+            so that there is no version to hold the one to.
     """
 
     service: str
@@ -47,6 +49,7 @@ class Wanted:
     url: str | None
     local_servers: Callable[[], Iterable[LocalServer]]
     install_hint: Callable[[str | None], str]
+    same_service: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,7 +254,7 @@ def _find_server(wanted: Wanted) -> _ServerSearch:
 
 def _promise(wanted: Wanted) -> tuple[str | None, str]:
     """The major version an image promises, if any; and why nothing can stand in for it, if so."""
-    if wanted.image is None:
+    if wanted.image is None or wanted.same_service:
         return None, ""
     image = parse_image(wanted.image)
     if wanted.official_image is None or not image.official(wanted.official_image):

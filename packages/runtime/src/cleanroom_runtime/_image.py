@@ -40,8 +40,9 @@ class ImageReference:
     digest: str | None
 
     def official(self, name: str) -> bool:
-        """Whether this is Docker Hub's official image `name`, by whichever of its names."""
-        return self.registry is None and self.repository == f"{_LIBRARY}/{name}"
+        """Whether this is Docker Hub's image `name`, an official one if it has no slash."""
+        path = name if "/" in name else f"{_LIBRARY}/{name}"
+        return self.registry is None and self.repository == path
 
     @property
     def major(self) -> str | None:

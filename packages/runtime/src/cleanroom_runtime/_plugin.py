@@ -53,8 +53,10 @@ class BasePlugin(ABC):
     """The name under which the plugin is found: its entry point, its key in configuration."""
     default_image: ClassVar[str | None] = None
     """The image to run where no image was named and no local server was found."""
-    official_image: ClassVar[str | None] = None
+    official_image: str | None = None
     """Name of the image that a local server of the same major version may stand in for."""
+    same_service: ClassVar[bool] = False
+    """Whether the user names image and local server both, so that either is the service."""
     refuses_root: ClassVar[bool] = False
     """Whether the server program will not run as root."""
     url_schemes: ClassVar[tuple[str, ...]] = ()
@@ -191,6 +193,7 @@ class BasePlugin(ABC):
             url=self._url or self._url_in_environment(),
             local_servers=self.local_servers,
             install_hint=self.install_hint,
+            same_service=self.same_service,
         )
         return choose(wanted)
 

