@@ -41,7 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             config.pluginmanager.import_plugin(module)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin does
-            problems.append(f"the fixtures in {module} cannot be used: {exc!r}")
+            cause = exc.__cause__ or exc  # pytest wraps what an import raises
+            problems.append(
+                f"the fixtures in {module} cannot be used: {type(cause).__name__}: {cause}"
+            )
             if config.pluginmanager.has_plugin(module):
                 config.pluginmanager.unregister(name=module)
     problems += _problems_of_plugins()
