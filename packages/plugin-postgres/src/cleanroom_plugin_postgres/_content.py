@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from cleanroom_plugin_postgres._databases import literal
+
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
 
@@ -22,11 +24,6 @@ SELECT pg_relation_filenode(c.oid), c.oid, c.relkind, format('%I.%I', n.nspname,
        coalesce((SELECT seqcache FROM pg_sequence WHERE seqrelid = c.oid), 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE pg_relation_filenode(c.oid) IS NOT NULL
-"""
-_SEQUENCES = """
-SELECT format('%I.%I', schemaname, sequencename), coalesce(last_value, start_value),
-       last_value IS NOT NULL
-FROM pg_sequences
 """
 _LARGE_OBJECTS = ("pg_catalog.pg_largeobject", "pg_catalog.pg_largeobject_metadata")
 
@@ -77,12 +74,18 @@ def read_content(connection: Connection) -> Content:
         plain = not always and int(str(cache)) == 1
         relations[int(str(node))] = Relation(kind, str(name), int(str(size)), plain)
         unlogged = unlogged or bool(is_unlogged)
-    sequences = {
-        str(name): Sequence(int(str(value)), bool(called))
-        for name, value, called in connection.execute(_SEQUENCES.encode()).fetchall()
-    }
+    names = [each.name for each in relations.values() if each.kind == "sequence"]
     row = connection.execute("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").fetchone()
-    return Content(relations, sequences, unlogged, bool(row and row[0]))
+    return Content(relations, _read_sequences(connection, names), unlogged, bool(row and row[0]))
+
+
+def _read_sequences(connection: Connection, names: list[str]) -> dict[str, Sequence]:
+    """Ask the sequences themselves: views do not tell where one stands that was not used yet."""
+    if not names:
+        return {}
+    queries = [f"SELECT {literal(name)}, last_value, is_called FROM {name}" for name in names]
+    rows = connection.execute(" UNION ALL ".join(queries).encode()).fetchall()
+    return {str(name): Sequence(int(str(value)), bool(called)) for name, value, called in rows}
 
 
 def _kind(oid: int, relkind: str, name: str) -> Kind:

@@ -59,6 +59,11 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Return a text as SQL reads it back, where backslashes mean nothing special."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def admin_connection(metadata: Mapping[str, str]) -> Connection:
     """Open a connection to the database from which others are made and dropped."""
     database = metadata.get("maintenance_database", MAINTENANCE_DATABASE)

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._client import connect, make_url
-from cleanroom_plugin_postgres._undo import (
-    Baseline,
-    NotUndoableError,
-    Origin,
-    Undo,
-    mark,
-    take_baseline,
-)
+from cleanroom_plugin_postgres._origin import NotUndoableError, Origin
+from cleanroom_plugin_postgres._undo import Baseline, Undo, mark, take_baseline
 from cleanroom_plugin_postgres._wal import open_log
 from cleanroom_runtime import run_of
 

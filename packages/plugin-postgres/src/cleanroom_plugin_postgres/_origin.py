@@ -1,0 +1,63 @@
+"""The rows of a template, looked up in a clone that nobody writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cleanroom_plugin_postgres import _databases
+from cleanroom_plugin_postgres._content import Relation
+
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._client import Connection
+
+LARGEST_COPY = 32 * 1024 * 1024
+"""Bytes of a table above which it is not put back row by row."""
+
+
+class NotUndoableError(Exception):
+    """The database has to be replaced; the message says why."""
+
+
+class Origin:
+    """An untouched clone of a template, made when the first row has to be looked up in it."""
+
+    def __init__(
+        self, admin: Connection, template: str, name: str, connect: Callable[[str], Connection]
+    ) -> None:
+        self._admin = admin
+        self._template = template
+        self._name = name
+        self._connect = connect
+        self._made = False
+        self._rows: dict[str, tuple[bytes, str]] = {}
+
+    def copy_in(self, table: Relation) -> tuple[str, bytes]:
+        """Return the statement that copies a table's rows in, and the rows.
+
+        Raises:
+            NotUndoableError: There are too many.
+        """
+        if table.size > LARGEST_COPY:
+            raise NotUndoableError(f"rows of {table.name} were changed, and it is large")
+        if table.name not in self._rows:
+            if not self._made:
+                _databases.drop(self._admin, self._name)
+                _databases.clone(self._admin, self._template, self._name)
+                self._made = True
+            with self._connect(self._name) as connection:
+                self._rows[table.name] = _copy_out(connection, table.name)
+        rows, columns = self._rows[table.name]
+        return f"COPY {table.name} ({columns}) FROM STDIN (FORMAT binary)", rows
+
+
+def _copy_out(connection: Connection, table: str) -> tuple[bytes, str]:
+    row = connection.execute(
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+        [table],
+    ).fetchone()
+    columns = str(row[0]) if row and row[0] else ""
+    statement = f"COPY (SELECT {columns} FROM ONLY {table}) TO STDOUT (FORMAT binary)"
+    with connection.cursor().copy(statement.encode()) as copy:
+        return b"".join(bytes(block) for block in copy), columns
