@@ -13,6 +13,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]*")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+_REFUSED_BY_INITDB = frozenset("\"$'\\")
+"""Characters that no owner of an extension may have, and the superuser owns one from the start."""
+
 LONGEST_IDENTIFIER = 63
 """Bytes of a name in the server."""
 LONGEST_DATABASE_NAME = 40
@@ -43,11 +46,13 @@ def username(value: object) -> str:
         or len(value.encode()) > LONGEST_IDENTIFIER
         or value.startswith("pg_")
         or value in ("public", "none")
+        or set(value) & _REFUSED_BY_INITDB
     ):
         raise ValidationError(
             f"username is {value!r}",
-            hint=f"it is a text of one line, at most {LONGEST_IDENTIFIER} bytes long, that does "
-            "not begin with 'pg_' and is neither 'public' nor 'none'",
+            hint=f"it is a text of one line, at most {LONGEST_IDENTIFIER} bytes long, without any "
+            f"of {' '.join(sorted(_REFUSED_BY_INITDB))}, that does not begin with 'pg_' and is "
+            "neither 'public' nor 'none'",
         )
     return value
 

@@ -109,7 +109,11 @@ def _build(build: Callable[[Path], None], workspace: Workspace) -> Path:
     directory.mkdir(mode=0o700)
     if workspace.owner is not None:
         os.chown(directory, *workspace.owner)
-    build(directory)
+    try:
+        build(directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     return directory
 
 

@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from cleanroom import CleanroomError, HealthStatus, ServiceError, ServiceHandle
 from cleanroom._secrets import is_secret_key, scrub
@@ -106,7 +107,17 @@ def log_tail(metadata: Mapping[str, str], lines: int) -> str:
 
         with contextlib.suppress(CleanroomError):
             text = _container.log_tail(metadata["container_id"], _engine_of(metadata), lines)
-    return scrub(text, [value for key, value in metadata.items() if is_secret_key(key)])
+    secrets = [value for key, value in metadata.items() if is_secret_key(key)]
+    return scrub(text, [spelling for secret in secrets for spelling in _spellings(secret)])
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """The ways a secret is written in a log: as it is, in strings of SQL, in a URL."""
+    yield secret
+    quoted = secret.replace("'", "''")
+    yield quoted
+    yield quoted.replace("\\", "\\\\")
+    yield quote(secret, safe="")
 
 
 def kill(handle: ServiceHandle) -> None:
