@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: runs of their own, and an engine whose faults they choose."""
+"""What the tests of the runtime share: a run each, and an engine that fails when told to."""
 
 from __future__ import annotations
 
@@ -71,6 +71,19 @@ def faulty_engine(engine: Engine, short_folder: Path) -> Iterator[FaultyEngine]:
         yield faulty
 
 
+@pytest.fixture
+def relay(engine: Engine) -> Iterator[Callable[..., FaultyEngine]]:
+    """Put a relay in front of the engine, at an address and with encryption of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def relay(address: tuple[str, int], tls: ssl.SSLContext | None = None) -> FaultyEngine:
+            faulty = FaultyEngine(engine, address, tls)
+            stack.enter_context(faulty.serving())
+            return faulty
+
+        yield relay
+
+
 class FaultyEngine:
     """Passes requests on to a real engine, unless a fault was put in their way.
 
@@ -94,7 +107,7 @@ class FaultyEngine:
         """How to reach it, unless by TLS."""
         if isinstance(self._address, Path):
             return Engine(f"unix://{self._address}", "a relay")
-        return Engine(f"tcp://127.0.0.1:{self.port}", "a relay")
+        return Engine(f"tcp://{self._address[0]}:{self.port}", "a relay")
 
     def refuse(self, request: str, status: int, message: str, *, times: int | None = None) -> None:
         """Refuse requests that match the pattern (`POST /containers/.*/start`), so many times."""
@@ -174,7 +187,7 @@ class _Relay(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError, ssl.SSLError):  # the client is gone
             super().handle_one_request()
 
-    def do_GET(self) -> None:
+    def pass_on(self) -> None:
         self.close_connection = True
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {_unversioned(self.path)}"
@@ -194,7 +207,7 @@ class _Relay(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815
 
     def address_string(self) -> str:
         return "client"

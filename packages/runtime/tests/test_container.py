@@ -192,7 +192,7 @@ class TestLaunchFails:
     def test_registry_unreachable(self, start: Start) -> None:
         """An image that cannot be pulled is named, with the engine's reason."""
         with pytest.raises(
-            ContainerError, match="'localhost:1/none:1' could not be pulled: .*refused"
+            ContainerError, match=r"'localhost:1/none:1' could not be pulled: .*refused"
         ):
             start(image="localhost:1/none:1")
 
@@ -360,7 +360,7 @@ class TestInterrupted:
 
 
 @pytest.fixture
-def script(postgres_image: str) -> Iterator[Any]:
+def script(postgres_image: str, docker_engine: docker.DockerClient) -> Iterator[Any]:
     """Start a process that launches a container in a run of its own and waits."""
     code = textwrap.dedent(
         """
@@ -396,6 +396,8 @@ def script(postgres_image: str) -> Iterator[Any]:
         process.kill()
         process.wait()
         process.stdout.close()
+        for container in of_run(docker_engine, process.run_id):
+            container.remove(force=True, v=True)
 
 
 @contextlib.contextmanager

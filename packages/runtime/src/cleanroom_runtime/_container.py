@@ -69,6 +69,8 @@ def launch(
         from cleanroom_runtime._docker import ServiceContainer
         from cleanroom_runtime._docker_errors import translated
         from cleanroom_runtime._reach import reach_of
+        from cleanroom_runtime._stale import owner_labels, sweep
+        from cleanroom_runtime._tunnel import within_reach
     finally:
         registered()
     container: ServiceContainer | None = None
@@ -77,13 +79,16 @@ def launch(
             spans.container_start_span(spec.image) as span,
             translated(service_name, spec, engine),
         ):
+            sweep(engine)
             reach = reach_of(engine)
-            labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id}
-            container = ServiceContainer(engine, spec, f"cleanroom-{service_id}", labels, reach)
-            with contextlib.closing(container):
-                container.get_image(spec.pull, progress)
-                host, port = _start(container, reach, spec.port, engine)
-                container_id = container.get_container_id()
+            labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id, **owner_labels(engine)}
+            with within_reach(engine, run.address.directory / f"{service_id}.ssh") as near:
+                name = f"cleanroom-{service_id}"
+                container = ServiceContainer(near, spec, name, labels, reach)
+                with contextlib.closing(container):
+                    container.get_image(spec.pull, progress)
+                    host, port = _start(container, reach, spec.port, engine)
+                    container_id = container.get_container_id()
             span.set("container.id", container_id)
     except BaseException:
         if container is None or container.settled:

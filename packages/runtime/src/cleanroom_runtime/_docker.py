@@ -36,6 +36,10 @@ class PullError(Exception):
     """An image could not be had; the message is the engine's."""
 
 
+class RyukError(Exception):
+    """Ryuk was asked for and could not be started."""
+
+
 class ServiceContainer(DockerContainer):
     """testcontainers' container, but that it neither needs Ryuk nor waits for anything.
 
@@ -54,11 +58,7 @@ class ServiceContainer(DockerContainer):
     def __init__(
         self, engine: Engine, spec: ContainerSpec, name: str, labels: dict[str, str], reach: Reach
     ) -> None:
-        client = {
-            "version": _api_version(engine),
-            "environment": engine.environment(),
-            "use_ssh_client": engine.url.startswith("ssh://"),
-        }
+        client = {"version": _api_version(engine), "environment": engine.environment()}
         # testcontainers writes the address of a docker context into DOCKER_HOST of this process.
         with _client_lock:
             before = os.environ.get("DOCKER_HOST")
@@ -69,6 +69,8 @@ class ServiceContainer(DockerContainer):
                     os.environ.pop("DOCKER_HOST", None)
                 else:
                     os.environ["DOCKER_HOST"] = before
+        # Else REQUESTS_CA_BUNDLE would win over the certificates that were set up for the engine.
+        self.get_docker_client().client.api.trust_env = False
         if spec.command is not None:
             self.with_command(list(spec.command))
         self.settled = True
@@ -103,9 +105,8 @@ class ServiceContainer(DockerContainer):
     def start(self) -> ServiceContainer:
         """Create and start the container. The image must be there."""
         options = {key: value for key, value in self._options.items() if value is not None}
-        if ryuk_wanted():
-            with _ryuk_lock:
-                Reaper.get_instance()
+        if _ryuk_wanted():
+            _start_ryuk()
             # Among these is the session that Ryuk watches.
             options["labels"] = create_labels(self.image, options["labels"])
         containers = self.get_docker_client().client.containers
@@ -139,9 +140,17 @@ class ServiceContainer(DockerContainer):
         self.get_docker_client().client.close()
 
 
-def ryuk_wanted() -> bool:
-    """Whether testcontainers' Ryuk was asked for, as a second net where the engine is remote."""
+def _ryuk_wanted() -> bool:
     return os.environ.get("CLEANROOM_RYUK", "").lower() in ("1", "true", "yes", "on")
+
+
+def _start_ryuk() -> None:
+    """Start testcontainers' Ryuk, once: a second net, for where the engine is remote."""
+    with _ryuk_lock:
+        try:
+            Reaper.get_instance()
+        except Exception as exc:  # whatever it was: the service is not to blame
+            raise RyukError(str(exc)) from exc
 
 
 def _api_version(engine: Engine) -> str:

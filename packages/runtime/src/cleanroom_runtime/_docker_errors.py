@@ -11,7 +11,7 @@ from urllib3.exceptions import HTTPError
 
 from cleanroom import ContainerError
 from cleanroom._secrets import is_secret_key, scrub
-from cleanroom_runtime._docker import PullError
+from cleanroom_runtime._docker import PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._specs import ContainerSpec
 
@@ -23,7 +23,7 @@ def translated(service_name: str, spec: ContainerSpec, engine: Engine) -> Genera
         yield
     except ContainerError as exc:
         message, hint, tail, cause = exc.message, exc.hint, exc.log_tail, exc.__cause__
-    except (DockerException, RequestException, HTTPError, PullError, OSError) as exc:
+    except (DockerException, RequestException, HTTPError, PullError, RyukError, OSError) as exc:
         (message, hint), tail, cause = _explained(exc, spec, engine), None, exc
     else:
         return
@@ -56,6 +56,8 @@ def _explained(exc: Exception, spec: ContainerSpec, engine: Engine) -> tuple[str
         )
     if isinstance(exc, PullError):
         return f"image {image!r} could not be pulled: {text}", _hint_for_pull(text, image)
+    if isinstance(exc, RyukError):
+        return f"Ryuk could not be started: {text}", "see to its image, or unset CLEANROOM_RYUK"
     if isinstance(exc, ImageNotFound):
         return (
             f"the engine has no image {image!r}"

@@ -64,7 +64,7 @@ def reach_of(engine: Engine) -> Reach:
     """
     if not engine.local:
         return Reach(engine.host, _EVERY_ADDRESS)
-    own = _own_container(engine)
+    own = own_container(engine)
     if own is None or own["HostConfig"]["NetworkMode"] == "host":
         return Reach(_LOOPBACK, _LOOPBACK)
     networks: dict[str, Any] = own["NetworkSettings"]["Networks"]
@@ -81,8 +81,11 @@ def reach_of(engine: Engine) -> Reach:
 
 
 @functools.lru_cache(maxsize=8)
-def _own_container(engine: Engine) -> dict[str, Any] | None:
-    """Return what the engine says of the container this process is in, if it is in one of its."""
+def own_container(engine: Engine) -> dict[str, Any] | None:
+    """Return what the engine says of the container this process is in, if it is one of its own.
+
+    Of a container that shares the network of another one, that other is returned.
+    """
     for candidate in dict.fromkeys(_own_ids()):
         facts = _inspect(engine, candidate)
         mode = facts["HostConfig"]["NetworkMode"] if facts else ""

@@ -85,19 +85,26 @@ class _Connection(http.client.HTTPConnection):
             self._ssh = None
 
 
+def start_ssh(arguments: list[str], stream: socket.socket) -> subprocess.Popen[bytes]:
+    """Start an ssh that connects the stream with the engine there. It ends with the stream.
+
+    Raises:
+        OSError: There is no program `ssh`.
+    """
+    return subprocess.Popen(
+        ["ssh", "-o", "BatchMode=yes", "-T", *arguments, "docker system dial-stdio"],
+        stdin=stream.fileno(), stdout=stream.fileno(), stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def _over_ssh(arguments: list[str]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair()
-    try:
-        process = subprocess.Popen(
-            ["ssh", "-o", "BatchMode=yes", "-T", *arguments, "docker system dial-stdio"],
-            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return ours, process
+    with theirs:
+        try:
+            return ours, start_ssh(arguments, theirs)
+        except OSError:
+            ours.close()
+            raise
 
 
 def _encrypted(plain: socket.socket, host: str, tls: dict[str, Any]) -> socket.socket:
