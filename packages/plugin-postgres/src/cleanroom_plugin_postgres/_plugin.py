@@ -217,6 +217,12 @@ class PostgresPlugin(BasePlugin):
         with _client.connect(handle.metadata) as connection:  # what one sets, the next has not
             run_script(connection, text, source=named, service=self.name)
 
+    def disconnect(self, handle: ServiceHandle) -> None:
+        """Close the connections that isolating has left open."""
+        from cleanroom_plugin_postgres._isolation import close
+
+        close(handle)
+
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease a clean database for the duration of the context.
 

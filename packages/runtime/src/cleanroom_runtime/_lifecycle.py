@@ -38,6 +38,7 @@ def stop(plugin: BasePlugin, handle: ServiceHandle) -> None:
         return  # and has taken its services with it
     if not run.request("status", id=handle.id)["known"]:
         raise _not_ours(plugin, handle)
+    plugin.disconnect(handle)
     remove(run, handle.id, handle.metadata, plugin)
 
 

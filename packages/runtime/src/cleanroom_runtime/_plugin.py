@@ -138,6 +138,9 @@ class BasePlugin(ABC):
         """Do what must be done once in the ready service. Returns metadata to add."""
         return {}
 
+    def disconnect(self, handle: ServiceHandle) -> None:  # noqa: B027 - nothing, by default
+        """Close what this process holds open to a service that is about to be stopped."""
+
     # -- the protocol
 
     @property
