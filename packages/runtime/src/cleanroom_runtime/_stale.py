@@ -1,0 +1,48 @@
+"""Containers that a run in a container has left behind.
+
+The warden of such a run ends with its container and takes the journal along, so nobody is left to
+remove what they started. The next run on the same engine does.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+from urllib.parse import quote
+
+from cleanroom_runtime._engine import Engine
+from cleanroom_runtime._reach import own_container
+from cleanroom_runtime._warden._engine_api import ask
+
+OWNER_LABEL = "org.cleanroom.within"
+"""Label of containers started from within another container; its value is that one's id."""
+
+
+@functools.lru_cache(maxsize=8)
+def sweep(engine: Engine) -> None:
+    """Remove the containers whose owner has ended. Done once per engine in one process.
+
+    Raises:
+        OSError: The engine cannot be reached.
+    """
+    label = quote(json.dumps({"label": [OWNER_LABEL]}))
+    found = _ask(engine, "GET", f"/containers/json?all=1&filters={label}") or []
+    for owner in {container["Labels"][OWNER_LABEL] for container in found}:
+        facts = _ask(engine, "GET", f"/containers/{owner}/json")
+        if facts is None or not facts["State"]["Running"]:
+            for container in found:
+                if container["Labels"][OWNER_LABEL] == owner:
+                    _ask(engine, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
+
+
+def owner_labels(engine: Engine) -> dict[str, str]:
+    """Return the label that names the container this process is in, if it is in one."""
+    own = own_container(engine)
+    return {OWNER_LABEL: str(own["Id"])} if own else {}
+
+
+def _ask(engine: Engine, method: str, path: str) -> Any:
+    """Return the answer; `None` of what is not there or refused."""
+    status, body = ask(engine.warden_record(), method, path)
+    return json.loads(body) if status == 200 else None
