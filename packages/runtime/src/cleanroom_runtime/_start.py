@@ -170,6 +170,8 @@ class _Start:
         with spans.wait_ready_span():
             for question in questions:
                 wait_ready(question, self._check_alive, deadline, seconds)
+            if self._choice.backend == "process":
+                self._check_alive()  # else it was a stranger at its port who answered
 
     def _check_alive(self) -> None:
         """Raise when the service has ended."""
