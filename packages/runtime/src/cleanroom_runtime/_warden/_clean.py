@@ -59,10 +59,9 @@ class Cleaner:
 
     def end_processes(self) -> None:
         """End the processes of a run whose warden has died, those that are still the same."""
-        for record in self._records:
-            if "pid" in record:
-                with self._noting("ending a process"):
-                    _end_process(record)
+        records = [record for record in self._records if "pid" in record]
+        with self._noting("ending processes"):
+            _end_processes(records)
         for pid in _processes.marked(self._run_id):
             _processes.kill_tree(pid)
 
@@ -165,24 +164,29 @@ def remove_directories(paths: list[str]) -> None:
             time.sleep(0.02)
 
 
-def _end_process(record: Record) -> None:
-    pid, was = int(record["pid"]), record["identity"]
-    if not was or _processes.identity(pid) not in ("", was):
-        return  # somebody else has its pid now
-    below = _processes.descendants(pid)
-    identities = [_processes.identity(each) for each in below]
-    if _processes.identity(pid) == was:
+def _end_processes(records: list[Record]) -> None:
+    """End those that are still the processes of the journal, as gently as their warden would."""
+    alive = {
+        int(record["pid"]): record
+        for record in records
+        if record["identity"] and _processes.identity(int(record["pid"])) == record["identity"]
+    }
+    identities = {pid: str(record["identity"]) for pid, record in alive.items()}
+    below = {
+        each: _processes.identity(each) for pid in alive for each in _processes.descendants(pid)
+    }
+    for pid, record in alive.items():
         _processes.signal_process(pid, getattr(signal, record["signal"]))
-        for each in [pid, *below]:
-            _processes.signal_process(each, signal.SIGCONT)
-        _processes.wait_for_end(pid, was, _STOP_PATIENCE)
-    if _processes.identity(pid) == was:
-        _processes.signal_group(pid, signal.SIGKILL)
-        _processes.wait_for_end(pid, was, _STOP_PATIENCE)
-    for each, identity in zip(below, identities, strict=True):
-        if identity and _processes.identity(each) == identity:
-            _processes.kill_tree(each)
-    _processes.remove_shared_memory(pid, record["time"])
+    for pid in [*alive, *below]:
+        _processes.signal_process(pid, signal.SIGCONT)
+    _processes.wait_for_end(identities, _STOP_PATIENCE)
+    for pid, was in {**identities, **below}.items():
+        if was and _processes.identity(pid) == was:
+            _processes.kill_tree(pid)
+    _processes.wait_for_end({**identities, **below}, _STOP_PATIENCE)
+    for record in records:
+        if _processes.identity(int(record["pid"])) == "":  # nobody else has the pid now
+            _processes.remove_shared_memory(int(record["pid"]), record["time"])
 
 
 def _run_helper(helper: dict[str, Any]) -> None:

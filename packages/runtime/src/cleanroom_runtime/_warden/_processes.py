@@ -18,12 +18,15 @@ _system: list[str] = []
 
 
 def identity(pid: int) -> str:
-    """Return what tells this process from any other that ever had its pid; empty if it is gone."""
+    """Return what tells this process from all that ever had its pid; empty if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            began = file.read().rpartition(")")[2].split()[19]
+            facts = file.read().rpartition(")")[2].split()
     except OSError:
         return "" if os.path.exists("/proc/self/stat") else _identity_by_ps(pid)
+    state, began = facts[0], facts[19]
+    if state in "ZX":  # it has ended, and nobody has asked how
+        return ""
     if not _system:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             _system.append(f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}")
@@ -140,8 +143,10 @@ def remove_shared_memory(creator: int, since: float) -> None:
             ctypes.CDLL(None).shmctl(shmid, ipc_rmid, None)
 
 
-def wait_for_end(pid: int, was: str, seconds: float) -> None:
-    """Wait until a process that is no child of ours is gone, or time is up."""
+def wait_for_end(identities: dict[int, str], seconds: float) -> None:
+    """Wait until these processes have ended, which are no children of ours, or time is up."""
     deadline = time.monotonic() + seconds
-    while was and identity(pid) == was and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if all(identity(pid) != was for pid, was in identities.items()):
+            break
         time.sleep(0.01)
