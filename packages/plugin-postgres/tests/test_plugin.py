@@ -164,8 +164,8 @@ def test_a_refused_url_shows_no_password() -> None:
         ("postgresql://u:p@[::1]:5433/x", ("::1", "5433", "u", "p", "x", "")),
         ("postgresql://u%40v:%2F%25@h/d%20b", ("h", "5432", "u@v", "/%", "d b", "")),
         (
-            "postgresql://u@h/x?sslmode=require&password=p&options=-c%20a%3Db",
-            ("h", "5432", "u", "p", "x", "sslmode=require&options=-c+a%3Db"),
+            "postgresql://u@h/x?sslmode=require&password=p%2B+&options=-c%20a%3Db",
+            ("h", "5432", "u", "p++", "x", "sslmode=require&options=-c%20a%3Db"),
         ),
     ],
 )

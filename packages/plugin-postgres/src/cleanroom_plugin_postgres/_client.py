@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from cleanroom import ConfigurationError, ServiceError, ValidationError
 
@@ -91,7 +91,7 @@ def parse_url(url: str) -> dict[str, str]:
     What stands among the parameters wins, as in libpq.
     """
     parts = urlsplit(url)
-    parameters = dict(parse_qsl(parts.query))
+    parameters = _read_parameters(parts.query)
     return {
         "host": parameters.pop("host", parts.hostname or ""),
         "port": parameters.pop("port", str(parts.port or DEFAULT_PORT)),
@@ -99,8 +99,14 @@ def parse_url(url: str) -> dict[str, str]:
         "password": parameters.pop("password", unquote(parts.password or "")),
         "database_name": parameters.pop("dbname", unquote(parts.path.lstrip("/")))
         or MAINTENANCE_DATABASE,
-        "parameters": urlencode(parameters),
+        "parameters": "&".join(f"{key}={quote(parameters[key], safe='')}" for key in parameters),
     }
+
+
+def _read_parameters(query: str) -> dict[str, str]:
+    """Read the part of a URL behind the question mark as libpq does: a plus is a plus."""
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    return {unquote(key): unquote(value) for key, _, value in pairs}
 
 
 def connect(
@@ -122,7 +128,7 @@ def connect(
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    parameters = dict(parse_qsl(metadata.get("parameters", "")))
+    parameters = _read_parameters(metadata.get("parameters", ""))
     return psycopg.connect(
         make_conninfo("", **parameters) if parameters else "",
         host=metadata["host"],
