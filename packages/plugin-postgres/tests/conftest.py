@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,3 +127,45 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> str:
     url = "unix:///nobody/listens/here.sock"
     monkeypatch.setenv("DOCKER_HOST", url)
     return url
+
+
+# ------------------------------------------------------------------ runs within a test
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what inner runs cache: pytester gives each a home of its own."""
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, caches: Path) -> Path:
+    """The folder of an inner run, which no setting of the outer one reaches."""
+    for name in os.environ:
+        if name.startswith("CLEANROOM_") and not name.startswith("CLEANROOM_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(caches))
+    return pytester.path
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, inner: Path) -> Callable[..., pytest.RunResult]:
+    """Run pytest in a process of its own, warnings being errors."""
+
+    def run(*arguments: str, order: str = "no:randomly") -> pytest.RunResult:
+        return pytester.runpytest_subprocess(
+            "-p", order, "-p", "no:cacheprovider", "-W", "error", *arguments
+        )
+
+    return run
+
+
+@pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.slow)])
+def backend(request: pytest.FixtureRequest, inner: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend on which an inner run has its server."""
+    if request.param == "container":
+        image = request.getfixturevalue("postgres_image")
+        text = f"[services.postgres]\nplugin = 'postgres'\nimage = '{image}'\n"
+        (inner / "cleanroom.toml").write_text(text)
+    monkeypatch.setenv("CLEANROOM_BACKEND", request.param)
+    return str(request.param)
