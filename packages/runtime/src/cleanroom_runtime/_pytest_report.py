@@ -83,7 +83,7 @@ def summary(run: Run | None, unshared: Mapping[str, Sequence[str]]) -> Iterator[
     """
     from cleanroom import InternalError
 
-    if run is not None and run.alive():
+    if run is not None and not run.over():
         try:
             yield from _shared(run)
             yield from _kept(run)

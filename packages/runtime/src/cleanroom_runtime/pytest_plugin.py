@@ -150,7 +150,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     of_workers: dict[str, list[str]] = stash.get(_OF_WORKERS, {})
     unshared = {**of_workers, "": stash.get(UNSHARED, [])}
     run = stash.get(_RUN, None)
-    if not any(unshared.values()) and (run is None or not run.alive()):
+    if not any(unshared.values()) and (run is None or run.over()):
         return
     from cleanroom_runtime._pytest_report import summary
 
