@@ -21,11 +21,17 @@ from typing import Literal
 from cleanroom import ProcessError
 from cleanroom_runtime._specs import LocalServer
 
-_SWITCH = (
-    "import os, sys; uid, gid = int(sys.argv[1]), int(sys.argv[2]); "
-    "os.setgroups([]); os.setgid(gid); os.setuid(uid); os.environ['HOME'] = '/'; "
-    "os.execvp(sys.argv[3], sys.argv[3:])"
-)
+# Once it is somebody else it may reach nothing of Python's any more, so there is nothing to import.
+_SWITCH = """
+import os, sys
+uid, gid, *argv = sys.argv[1:]
+found = [os.path.join(folder, argv[0]) for folder in os.get_exec_path()]
+program = next(filter(os.path.isfile, found), argv[0]) if "/" not in argv[0] else argv[0]
+os.setgroups([])
+os.setgid(int(gid))
+os.setuid(int(uid))
+os.execve(program, argv, {**os.environ, "HOME": "/"})
+"""
 
 
 @dataclass(frozen=True)

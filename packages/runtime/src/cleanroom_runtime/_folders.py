@@ -18,6 +18,7 @@ _LONGEST_SOCKET_NAME = len("/r01234567/s01234/.s.PGSQL.65535")
 _SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108
 _GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def run_root(suits: Callable[[Path], bool] = lambda _folder: True) -> Path:
@@ -104,7 +105,7 @@ def _memory_left() -> int:
 def _control_groups() -> Iterator[Path]:
     """Yield the folders of the control groups of this process: its own, and those above."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _OWN_GROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:
