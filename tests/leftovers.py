@@ -29,6 +29,33 @@ def left_of(run_id: str, *, engine: bool = False) -> list[str]:
     return found
 
 
+def left_of_service(service_id: str, *, engine: bool = False) -> list[str]:
+    """Return a line for each process, file and container of one service of a run that goes on.
+
+    Args:
+        service_id: The service's id.
+        engine: Whether to ask the container engine too.
+    """
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = [f"process {pid}: {command(pid)}" for pid in pids if _is_of_service(service_id, pid)]
+    run_id, _, short = service_id.partition("-")
+    for folder in {tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"}:
+        for pattern in (f"*{service_id}*", f"cleanroom-*/{run_id}/{short}*"):
+            found += [f"file {path}" for path in sorted(Path(folder).glob(pattern))]
+    if engine:
+        found += [line for line in _containers_of(run_id) if service_id in line]
+    return found
+
+
+def _is_of_service(service_id: str, pid: int) -> bool:
+    """By its environment, which everything that a service starts inherits."""
+    with contextlib.suppress(OSError):
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        marked = any(entry.endswith(f"={service_id}".encode()) for entry in environment)
+        return marked and _state(pid) != "Z"
+    return False
+
+
 def processes_of(run_id: str) -> list[int]:
     """Return the pids of the processes that have to do with a run, but this one."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]

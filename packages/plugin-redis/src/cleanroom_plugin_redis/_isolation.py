@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cleanroom import ServiceHandle
-from cleanroom_plugin_redis._client import connect, make_url
+from cleanroom import ServiceError, ServiceHandle
+from cleanroom_plugin_redis._client import at_database, connect, explained
 from cleanroom_runtime import run_of
 
 if TYPE_CHECKING:
     import redis
 
-_FOREIGN_CLAIM = "cleanroom:lease:{number}"
-"""Key in somebody else's server that tells its other users which databases are in use."""
+_MOST_LEASES = 10_000_000
+"""More than any server has databases: how many this one has is known here, not to the run."""
 
 
 @contextmanager
@@ -30,9 +31,10 @@ def lease(handle: ServiceHandle) -> Iterator[ServiceHandle]:
         pool.give_back(number)
 
 
-def keep(handle: ServiceHandle, number: int) -> None:
-    """Never lease this database again: somebody wants to look at what is in it."""
-    _pool(handle).set_aside(number)
+def keep(handle: ServiceHandle) -> ServiceHandle:
+    """Put what is in a leased database aside. Returns the handle it is found with from now on."""
+    number = _pool(handle).set_aside(int(handle.require("database_name")))
+    return with_database(handle, number)
 
 
 def close(handle: ServiceHandle) -> None:
@@ -44,22 +46,7 @@ def close(handle: ServiceHandle) -> None:
 
 def with_database(handle: ServiceHandle, number: int) -> ServiceHandle:
     """Return the handle of another database of the same server."""
-    facts = handle.metadata
-    url = make_url(handle.host, handle.port, facts["username"], facts["password"], number)
-    return ServiceHandle(
-        handle.id, handle.service_name, {**facts, "database_name": str(number), "url": url}
-    )
-
-
-def release_foreign(metadata: Mapping[str, str], service_id: str) -> None:
-    """Empty and give up the databases of somebody else's server that a service has used."""
-    with connect(metadata) as client:
-        for key in client.scan_iter(_FOREIGN_CLAIM.format(number="*"), count=1000):
-            if client.get(key) == service_id.encode():
-                number = key.decode().rpartition(":")[2]
-                with connect({**metadata, "database_name": number}) as database:
-                    database.flushdb()
-                client.delete(key)
+    return ServiceHandle(handle.id, handle.service_name, at_database(handle.metadata, number))
 
 
 class _Pool:
@@ -67,27 +54,39 @@ class _Pool:
 
     def __init__(self, handle: ServiceHandle) -> None:
         self._handle = handle
+        self._external = handle.require("backend") == "external"
+        self._registered = False
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._clients: dict[int, redis.Redis] = {}
-        self._aside: set[int] = set()
 
     def take(self) -> int:
+        """Return the number of an empty database."""
         with self._lock:
             number = self._free.pop() if self._free else self._lease()
-            self._client(number).flushdb()
+            try:
+                self._client(number).flushdb()
+            except BaseException:
+                self._free.append(number)
+                raise
             return number
 
     def give_back(self, number: int) -> None:
+        """Take a database back, as the test left it."""
         with self._lock:
-            if number not in self._aside:
-                self._free.append(number)
+            self._free.append(number)
 
-    def set_aside(self, number: int) -> None:
-        with self._lock:
-            self._aside.add(number)
+    def set_aside(self, number: int) -> int:
+        """Move what is in a database to one that nobody uses. The number stays as it is."""
+        with self._lock, explained(self._handle.metadata):
+            for aside in self._numbers("kept"):
+                if self._client(aside).dbsize() == 0:
+                    self._client(number).swapdb(number, aside)
+                    return aside
+        raise AssertionError
 
     def close(self) -> None:
+        """Close all connections."""
         with self._lock:
             for client in self._clients.values():
                 client.close()
@@ -95,31 +94,70 @@ class _Pool:
 
     def _client(self, number: int) -> redis.Redis:
         if number not in self._clients:
-            self._clients[number] = connect(with_database(self._handle, number).metadata)
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
+            # Once more, because a test may have ended all connections.
+            metadata = at_database(self._handle.metadata, number)
+            self._clients[number] = connect(metadata, retry=Retry(NoBackoff(), 1))
         return self._clients[number]
 
     def _lease(self) -> int:
-        """Lease a number from the run. Number 0 is the service's own."""
-        databases = int(self._handle.require("databases"))
-        while True:
-            reply = run_of(self._handle.id).request(
-                "lease", pool=f"{self._handle.id}/databases", size=databases - 1
-            )
-            number = int(reply["index"]) + 1
-            if self._handle.metadata["backend"] != "external" or self._claim_foreign(number):
-                return number
+        return next(self._numbers("databases"))
 
-    def _claim_foreign(self, number: int) -> bool:
-        """Claim a database of somebody else's server, if it is empty and nobody has it."""
-        key = _FOREIGN_CLAIM.format(number=number)
-        with connect(self._handle.metadata) as client:
-            if not client.set(key, self._handle.id, nx=True):
-                return False
-        if self._client(number).dbsize() == 0:
-            return True
-        with connect(self._handle.metadata) as client:
-            client.delete(key)
-        return False
+    def _numbers(self, purpose: str) -> Iterator[int]:
+        """Lease numbers from the run: from 1 up, those of databases to be kept from the last down.
+
+        Raises:
+            ServiceError: None is left.
+        """
+        count, run = int(self._handle.require("databases")), run_of(self._handle.id)
+        pool = f"{self._handle.id}/{purpose}"
+        while True:
+            index = int(run.request("lease", pool=pool, size=_MOST_LEASES)["index"])
+            if index + 1 >= count:
+                run.request("release", pool=pool, index=index)
+                raise self._none_left(count)
+            number = index + 1 if purpose == "databases" else count - 1 - index
+            if not self._external or self._claim(number):
+                yield number
+
+    def _none_left(self, count: int) -> ServiceError:
+        from cleanroom_plugin_redis._external import LEASES
+
+        service, backend = self._handle.service_name, self._handle.metadata["backend"]
+        if not self._external:
+            return ServiceError(
+                f"all of its {count} databases are in use",
+                service=service,
+                backend=backend,
+                hint=f"give it more: with_setting('databases', {2 * count})",
+            )
+        return ServiceError(
+            f"none of its {count} databases is empty and free",
+            service=service,
+            backend=backend,
+            hint="give the server more with its setting databases, or empty one; the key "
+            f"{LEASES} in database 0 says which are in use by test runs",
+        )
+
+    def _claim(self, number: int) -> bool:
+        """Claim a database of somebody else's server, once the run knows how to give it up."""
+        from cleanroom_plugin_redis import _external
+
+        metadata = self._handle.metadata
+        if number == int(metadata["database_name"]):
+            return False
+        if not self._registered:
+            run_of(self._handle.id).once(f"{self._handle.id}/helper", self._register)
+            self._registered = True
+        return _external.claim(metadata, number)
+
+    def _register(self) -> str:
+        argv = [sys.executable, "-m", "cleanroom_plugin_redis._external"]
+        helper = {"argv": argv, "input": self._handle.to_json()}
+        run_of(self._handle.id).request("register", helper=helper)
+        return ""
 
 
 _pools: dict[tuple[str, int], _Pool] = {}

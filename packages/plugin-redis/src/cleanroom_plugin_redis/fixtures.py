@@ -41,5 +41,4 @@ def redis_db(
         yield database
         database.close()
         if cleanroom_services.keeps(request.node):
-            keep(handle, database.number)
-            cleanroom_services.note_kept(request.node, handle)
+            cleanroom_services.note_kept(request.node, keep(handle))

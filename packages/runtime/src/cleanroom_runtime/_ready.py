@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cleanroom import StartTimeoutError
+from cleanroom import CleanroomError, StartTimeoutError
 from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
@@ -39,15 +39,22 @@ def wait_ready(
             check_alive()
             left = deadline - time.monotonic()
             if left <= 0:
+                what, hint = _in_words(exc)
                 raise StartTimeoutError(
-                    f"not ready after {timeout:g} s; the last error was "
-                    f"{type(exc).__name__}: {scrub(str(exc)).strip()}",
-                    hint="if it only needs more time, raise start_timeout",
+                    f"not ready after {timeout:g} s; the last error was {what}",
+                    hint=f"{hint}if it only needs more time, raise start_timeout",
                 ) from exc
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, LONGEST_PAUSE)
         else:
             return
+
+
+def _in_words(exc: Exception) -> tuple[str, str]:
+    """What went wrong, and what the one who noticed advises, if anything."""
+    if isinstance(exc, CleanroomError):
+        return exc.message, f"{exc.hint}; " if exc.hint else ""
+    return f"{type(exc).__name__}: {scrub(str(exc)).strip()}", ""
 
 
 def answers_within(ask: Callable[[float], None], seconds: float) -> bool:
