@@ -149,13 +149,19 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, caches: Pa
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, inner: Path) -> Callable[..., pytest.RunResult]:
-    """Run pytest in a process of its own, warnings being errors."""
+def run(
+    pytester: pytest.Pytester, inner: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Run pytest in a process of its own, warnings being errors and connections not left open."""
+    monkeypatch.setenv("PYTHONWARNINGS", "default::ResourceWarning")
 
-    def run(*arguments: str, order: str = "no:randomly") -> pytest.RunResult:
-        return pytester.runpytest_subprocess(
-            "-p", order, "-p", "no:cacheprovider", "-W", "error", *arguments
-        )
+    def run(*arguments: str, order: str = "no:randomly", tidy: bool = True) -> pytest.RunResult:
+        if tidy:
+            arguments = ("-W", "error", *arguments)
+        result = pytester.runpytest_subprocess("-p", order, "-p", "no:cacheprovider", *arguments)
+        if tidy:
+            result.stderr.no_fnmatch_line("*was deleted while still open*")
+        return result
 
     return run
 

@@ -164,7 +164,7 @@ def test_tests_do_not_see_each_other(pytester: pytest.Pytester, run: Run, backen
         """
     )
     pytester.makepyfile(DIRTY)
-    result = run("-W", "ignore::ResourceWarning")
+    result = run(tidy=False)
     result.assert_outcomes(passed=24)
     result.stdout.fnmatch_lines([f"postgres: {backend}, version *"])
 
@@ -185,7 +185,7 @@ def test_order_does_not_matter(pytester: pytest.Pytester, run: Run) -> None:
         """
     )
     pytester.makepyfile(DIRTY)
-    result = run("-W", "ignore::ResourceWarning", order="randomly")
+    result = run(order="randomly", tidy=False)
     result.assert_outcomes(passed=24)
     result.stdout.fnmatch_lines(["Using --randomly-seed=*"])
 
@@ -461,6 +461,57 @@ def test_killed_server_is_told_from_a_failing_test(
             "E *database system is ready to accept connections",
         ]
     )
+
+
+# ------------------------------------------------------------------ a server of others
+
+
+def test_server_of_somebody_else(
+    pytester: pytest.Pytester,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_service: ServiceHandle,
+) -> None:
+    """In a server that somebody else runs, tests are as clean, and it is left as it was found."""
+    monkeypatch.setenv("CLEANROOM_BACKEND", "external")
+    monkeypatch.setenv("CLEANROOM_POSTGRES_URL", postgres_service.url)
+    name = "a_database_with_a_name_of_40_characters_"
+    (pytester.path / "cleanroom.toml").write_text(
+        f"[services.postgres]\nplugin = 'postgres'\ndatabase_name = '{name}'\n"
+    )
+    pytester.makeconftest(
+        """
+        from cleanroom_plugin_postgres import template
+
+        postgres_template = template(lambda t: t.run_script("CREATE TABLE base ()"))
+        """
+    )
+    write = """
+        import pytest
+
+        @pytest.fixture({arguments})
+        def postgres_template(postgres_template):
+            postgres_template.run_script("CREATE TABLE more ()")
+            return postgres_template
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(postgres_db, number):
+            with postgres_db.connect() as connection:
+                connection.execute("ALTER TABLE more ADD spoiled int")
+    """
+    pytester.makepyfile(
+        test_first=write.format(arguments="scope='session'"), test_second=write.format(arguments="")
+    )
+
+    def databases() -> list[tuple[object, ...]]:
+        with psycopg.connect(postgres_service.url) as connection:
+            return connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()
+
+    before = databases()
+    result = run("-n", "2", "--dist", "loadfile")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["postgres: external, version *"])
+    assert databases() == before
 
 
 # ------------------------------------------------------------------ --cleanroom-keep

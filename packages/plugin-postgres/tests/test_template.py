@@ -352,6 +352,29 @@ def test_settings_and_grants_of_the_template_are_in_every_clone(
     run().assert_outcomes(passed=2)
 
 
+def test_template_that_no_test_asks_for(pytester: pytest.Pytester, run: Run) -> None:
+    """A conftest that makes a template costs no server, and no import of a driver."""
+    pytester.makeconftest(
+        """
+        from cleanroom_plugin_postgres import template
+
+        postgres_template = template(migrate="nothing/*.sql")
+        """
+    )
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it():
+            heavy = {"psycopg", "testcontainers", "docker", "cleanroom_plugin_postgres._plugin"}
+            assert not heavy & set(sys.modules)
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*- cleanroom -*")
+
+
 # ------------------------------------------------------------- overriding the fixture
 
 
