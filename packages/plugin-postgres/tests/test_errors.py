@@ -215,8 +215,8 @@ def test_a_program_that_crashes_at_start(
 def test_a_program_that_hangs(broken: Callable[..., Broken], left_over: LeftOver) -> None:
     """A server that does nothing is given up in time, with the last error of asking it."""
     with pytest.raises(StartTimeoutError) as caught:
-        broken("echo thinking; exec sleep 300", start_timeout=1).start()
-    assert caught.value.message.startswith("not ready after 1 s; the last error was Operational")
+        broken("echo thinking; exec sleep 300", start_timeout=4).start()
+    assert caught.value.message.startswith("not ready after 4 s; the last error was Operational")
     assert "No such file or directory" in caught.value.message
     assert caught.value.log_tail == "thinking"
     assert left_over() == []

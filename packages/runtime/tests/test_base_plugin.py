@@ -162,9 +162,9 @@ def test_a_server_that_is_never_ready(ids: list[str]) -> None:
 
     began = time.monotonic()
     with pytest.raises(StartTimeoutError) as caught:
-        Deaf("echo", start_timeout=0.5).start()
-    assert time.monotonic() - began < 10
-    assert caught.value.message.startswith("not ready after 0.5 s; the last error was Connection")
+        Deaf("echo", start_timeout=3).start()
+    assert time.monotonic() - began < 20
+    assert caught.value.message.startswith("not ready after 3 s; the last error was Connection")
     assert caught.value.log_tail == "thinking"
     assert "start_timeout" in str(caught.value.hint)
     assert (caught.value.service, caught.value.backend) == ("echo", "process")
