@@ -140,7 +140,7 @@ def kill(container_id: str, engine: Engine, *, service_name: str | None = None) 
     """
     path = f"/containers/{container_id}/kill?signal=KILL"
     status, body = _ask(engine, "POST", path, service_name)
-    if status not in (404, 409):
+    if status >= 300 and state(container_id, engine, service_name=service_name).running:
         _understood(engine, status, body, service_name)
 
 
