@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cleanroom_plugin_postgres import _databases
-from cleanroom_plugin_postgres._content import Relation
+from cleanroom_plugin_postgres._content import Content, Relation, read_content
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
@@ -32,6 +32,18 @@ class Origin:
         self._made = False
         self._rows: dict[str, tuple[bytes, str]] = {}
 
+    def content(self) -> Content:
+        """Return what is in the template."""
+        with self._open() as connection:
+            return read_content(connection)
+
+    def _open(self) -> Connection:
+        if not self._made:
+            _databases.drop(self._admin, self._name)
+            _databases.clone(self._admin, self._template, self._name)
+            self._made = True
+        return self._connect(self._name)
+
     def copy_in(self, table: Relation) -> tuple[str, bytes]:
         """Return the statement that copies a table's rows in, and the rows.
 
@@ -41,11 +53,7 @@ class Origin:
         if table.size > LARGEST_COPY:
             raise NotUndoableError(f"rows of {table.name} were changed, and it is large")
         if table.name not in self._rows:
-            if not self._made:
-                _databases.drop(self._admin, self._name)
-                _databases.clone(self._admin, self._template, self._name)
-                self._made = True
-            with self._connect(self._name) as connection:
+            with self._open() as connection:
                 self._rows[table.name] = _copy_out(connection, table.name)
         rows, columns = self._rows[table.name]
         return f"COPY {table.name} ({columns}) FROM STDIN (FORMAT binary)", rows

@@ -142,7 +142,7 @@ class Undo:
                     self.learn(connection)
                 return replace(baseline, next_transaction=scan.next_transaction, position=scan.end)
             if self._content is None:
-                raise NotUndoableError("the template was not known yet")
+                self._content = self._origin.content()
             if self._content.unlogged:
                 raise NotUndoableError("the template has unlogged tables")
             # What this has put back itself cannot be told by its age from what was added since.

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -29,6 +29,14 @@ in JSON."""
 _LOG_LINES = 40
 
 
+class Sealable(Protocol):
+    """What a fixture named for a plugin and `_template` gives: content to make slices with."""
+
+    def seal(self) -> ServiceHandle:
+        """End the writing, and return the handle by which slices with this content are leased."""
+        ...
+
+
 class ServiceFixtures:
     """The services of one test session, as fixtures of plugins use them.
 
@@ -42,6 +50,7 @@ class ServiceFixtures:
     def __init__(self, config: pytest.Config) -> None:
         from cleanroom import CleanroomEnvironment
         from cleanroom.config import load_config
+        from cleanroom_runtime._slices import Slices
 
         self._config = config
         self._begun: dict[str, float] = {}
@@ -50,6 +59,8 @@ class ServiceFixtures:
             service.name: service for service in load_config(config.rootpath)
         }
         self.environment: CleanroomEnvironment = CleanroomEnvironment()
+        self.slices = Slices(self.environment, self._source)
+        self._request: pytest.FixtureRequest | None = None
         for service in self.declared.values():
             service.check()
             self.environment.declare(service.name, self._building(service), service.depends_on)
@@ -60,6 +71,10 @@ class ServiceFixtures:
         if SERVICES not in config.stash:
             config.stash[SERVICES] = cls(config)
         return config.stash[SERVICES]
+
+    def serve(self, request: pytest.FixtureRequest) -> None:
+        """Look up what else is needed, such as a template, among the fixtures this one sees."""
+        self._request = request
 
     def start(self, plugin_type: str) -> ServiceHandle:
         """Start the service that the fixtures of this type of plugin serve.
@@ -105,14 +120,22 @@ class ServiceFixtures:
             InternalError: The service's plugin has no slices to give.
             ServiceError: The service has stopped working.
         """
-        from cleanroom import InternalError, SupportsIsolation
-
         plugin = self.environment.plugin(handle.service_name)
-        if not isinstance(plugin, SupportsIsolation):
-            raise InternalError("its plugin cannot isolate", service=handle.service_name)
         item.stash[USES_SERVICES] = True
-        with _explained(plugin, handle), plugin.isolate(handle) as isolated:
+        with _explained(plugin, handle), self.slices.lease(handle) as isolated:
             yield isolated
+
+    def _source(self, handle: ServiceHandle) -> ServiceHandle:
+        """What slices of a store are leased by: its template, where fixtures serve it with one."""
+        service = self.declared.get(handle.service_name)
+        plugin_type = service.plugin if service else handle.service_name
+        if self._request is None or self.name_of(plugin_type) != handle.service_name:
+            return handle
+        try:
+            template: Sealable = self._request.getfixturevalue(f"{plugin_type}_template")
+        except pytest.FixtureLookupError:
+            return handle
+        return template.seal()
 
     def keeps(self, item: pytest.Item) -> bool:
         """Whether to keep what this test used: it failed, and `--cleanroom-keep` was given."""
@@ -149,7 +172,7 @@ class ServiceFixtures:
         """What depends on others runs once per worker, as what they give it may be its own."""
 
         def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
-            plugin = service.build(handles)
+            plugin = service.build(self.slices.bind(handles))
             self._begun[service.name] = time.perf_counter()
             return plugin if service.depends_on else _shared(plugin)
 
@@ -215,11 +238,12 @@ def _log_tail(plugin: ServicePlugin, handle: ServiceHandle, lines: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def cleanroom_services(pytestconfig: pytest.Config) -> Iterator[ServiceFixtures]:
+def cleanroom_services(request: pytest.FixtureRequest) -> Iterator[ServiceFixtures]:
     """What fixtures of plugins are made with."""
     from cleanroom import discovery
 
-    services = ServiceFixtures.of(pytestconfig)
+    services = ServiceFixtures.of(request.config)
+    services.serve(request)
     observers = discovery.hook_manager()
     observers.register(services)
     yield services

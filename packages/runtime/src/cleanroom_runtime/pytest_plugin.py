@@ -112,6 +112,22 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     return expected(config, asked)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Make clean what the services of this worker share with the test."""
+    services = item.config.stash.get(SERVICES, None)
+    if services is not None and _uses_services(item):
+        services.slices.begin_test()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let go of it, after the fixtures did."""
+    services = item.config.stash.get(SERVICES, None)
+    if services is not None:
+        services.slices.end_test()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
