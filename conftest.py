@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from tests.images import POSTGRES, Image
+from tests.images import HTTP, POSTGRES, REDIS, Image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -28,6 +28,18 @@ def docker_engine() -> "Iterator[DockerClient]":
 def postgres_image(docker_engine: "DockerClient") -> str:
     """The PostgreSQL image to test with, present on the engine."""
     return present(docker_engine, POSTGRES)
+
+
+@pytest.fixture(scope="session")
+def redis_image(docker_engine: "DockerClient") -> str:
+    """The Redis image to test with, present on the engine."""
+    return present(docker_engine, REDIS)
+
+
+@pytest.fixture(scope="session")
+def http_image(docker_engine: "DockerClient") -> str:
+    """The image of an HTTP server on port 8080 to test with, present on the engine."""
+    return present(docker_engine, HTTP)
 
 
 def connect() -> "DockerClient | str":

@@ -38,5 +38,7 @@ class Image:
 
 
 POSTGRES = Image("postgres", "cleanroom-test/postgres:15", packages=("postgresql-15",))
+REDIS = Image("redis", "cleanroom-test/redis:7", packages=("redis-server",))
+HTTP = Image("http", "cleanroom-test/http:1", packages=("python3-minimal",))
 
-IMAGES = (POSTGRES,)
+IMAGES = (POSTGRES, REDIS, HTTP)

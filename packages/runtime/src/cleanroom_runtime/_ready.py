@@ -32,18 +32,24 @@ def wait_ready(
         StartTimeoutError: Time is up; says what went wrong last.
     """
     pause = FIRST_PAUSE
+    telling: Exception | None = None
     while True:
+        began = time.monotonic()
+        allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
         try:
-            ask(max(0.05, min(_LONGEST_QUESTION, deadline - time.monotonic())))
-        except Exception as exc:
+            ask(allowed)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it means not yet
             check_alive()
+            cut_short = allowed < _LONGEST_QUESTION and time.monotonic() - began >= allowed
+            if telling is None or not cut_short:  # of that, all there is to tell is that it was
+                telling = exc
             left = deadline - time.monotonic()
             if left <= 0:
-                what, hint = _in_words(exc)
+                what, hint = _in_words(telling)
                 raise StartTimeoutError(
                     f"not ready after {timeout:g} s; the last error was {what}",
                     hint=f"{hint}if it only needs more time, raise start_timeout",
-                ) from exc
+                ) from telling
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, LONGEST_PAUSE)
         else:

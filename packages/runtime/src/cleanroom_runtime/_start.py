@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 40
 _PORT_ATTEMPTS = 5
+_ENGINE_PATIENCE = 20.0
 
 
 def start(plugin: BasePlugin, span: spans.Span) -> ServiceHandle:
@@ -186,7 +187,9 @@ class _Start:
         elif self._choice.engine is not None:
             from cleanroom_runtime import _container
 
-            state = _container.state(self._metadata["container_id"], self._choice.engine)
+            state = _container.state(
+                self._metadata["container_id"], self._choice.engine, timeout=_ENGINE_PATIENCE
+            )
             if not state.running:
                 killed = " (out of memory)" if state.oom_killed else ""
                 raise ContainerError(
