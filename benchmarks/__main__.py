@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0, or 1 if a measurement went wrong. A missed mark is printed, and no error."""
+    """Return 0, 1 if a measurement went wrong, 130 if it was stopped on the way.
+
+    A missed mark is printed, and no error.
+    """
     asked = _parser().parse_args(arguments)
     options = _options(asked)
     facts = _machine.facts()
@@ -34,14 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("The machine is busy with other work: take the figures as rough.")
     with adopted_orphans(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         session = Session(options, Path(folder))
-        _measure(session, asked)
+        stopped = _measure_until_stopped(session, asked)
     end_progress()
     marks = postgres.marks(options.works)
     _print_tables(session.figures, marks)
+    if stopped:
+        print("\nStopped on the way: of some there are fewer samples than asked for.")
     print(f"\nMedians of {options.runs} runs. Load at the end: {_machine.load()}.")
     asked_for = {key: str(value) for key, value in vars(asked).items()}
     write_json(asked.output, session.figures, marks, {**facts, **asked_for})
     print(f"Raw samples: {asked.output}")
+    if stopped:
+        return 130
     return 1 if any(figure.failed for figure in session.figures) else 0
 
 
@@ -76,6 +84,16 @@ def _options(asked: argparse.Namespace) -> Options:
     tables = asked.tables or [1, 30]
     works = tuple(Work(kind, number) for number in tables for kind in KINDS)
     return Options(runs=asked.runs, sizes=(1, 11, 51), works=works)
+
+
+def _measure_until_stopped(session: Session, asked: argparse.Namespace) -> bool:
+    """Measure; on Ctrl-C or SIGTERM keep what there is and return True."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _measure(session, asked)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _measure(session: Session, asked: argparse.Namespace) -> None:

@@ -82,10 +82,11 @@ def run(
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired as error:
-            process.kill()
-            process.wait()
-            _kill_descendants(others)
+            _kill(process, others)
             raise BenchmarkError(f"{command[0]} hung for {timeout:.0f} s") from error
+        except BaseException:
+            _kill(process, others)
+            raise
         ended = time.perf_counter()
         gone_after = _await_descendants(others, ended)
         output.seek(0)
@@ -123,6 +124,12 @@ def _await_descendants(others: set[int], since: float) -> float | None:
             raise BenchmarkError(f"still there {SETTLE_TIMEOUT:.0f} s after the end: {names}")
         time.sleep(0.002)
     return time.perf_counter() - since
+
+
+def _kill(process: subprocess.Popen[bytes], others: set[int]) -> None:
+    process.kill()
+    process.wait()
+    _kill_descendants(others)
 
 
 def _kill_descendants(others: set[int]) -> None:

@@ -43,7 +43,8 @@ def work_table(figures: Sequence[Figure], marks: Sequence[Mark], floor: str | No
             and (verdict := mark.verdict(figures))
         ]
         if summary is None:
-            reason = "went wrong, see below" if figure.failed else f"left out: {figure.left_out}"
+            reason = f"left out: {figure.left_out}" if figure.left_out else "stopped before"
+            reason = "went wrong, see below" if figure.failed else reason
             rows.append([figure.contender, *["-"] * 5, reason])
             continue
         ratio = f"{summary.median / base_median.median:.2f}x" if base_median else ""
