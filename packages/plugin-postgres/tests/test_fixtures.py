@@ -169,6 +169,7 @@ def test_tests_do_not_see_each_other(pytester: pytest.Pytester, run: Run, backen
     result.stdout.fnmatch_lines([f"postgres: {backend}, version *"])
 
 
+@pytest.mark.slow
 def test_order_does_not_matter(pytester: pytest.Pytester, run: Run) -> None:
     """The tests that spoil their databases pass in any order, as pytest-randomly has them run."""
     pytester.makeconftest(
@@ -382,6 +383,7 @@ def test_engine_for_the_whole_session(pytester: pytest.Pytester, run: Run, pool:
 # ----------------------------------------------------------------------------- xdist
 
 
+@pytest.mark.slow
 def test_four_workers_use_one_server(pytester: pytest.Pytester, run: Run, backend: str) -> None:
     """With `-n 4` one server is started, and it is gone when the run is over."""
     pytester.makepyfile(
@@ -466,6 +468,7 @@ def test_killed_server_is_told_from_a_failing_test(
 # ------------------------------------------------------------------ a server of others
 
 
+@pytest.mark.slow
 def test_server_of_somebody_else(
     pytester: pytest.Pytester,
     run: Run,

@@ -140,6 +140,7 @@ def test_failing_file_is_the_same_clear_error_for_all(
 # -------------------------------------------------------------------------- callables
 
 
+@pytest.mark.slow
 def test_callable_runs_once_for_all_workers(
     pytester: pytest.Pytester, run: Run, backend: str
 ) -> None:
@@ -230,9 +231,10 @@ def test_alembic(pytester: pytest.Pytester, run: Run) -> None:
                 assert connection.execute("SELECT count(*) FROM orders").fetchone() == (1,)
         """
     )
-    run().assert_outcomes(passed=1)
+    run(tidy=False).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_failing_callable_says_where(pytester: pytest.Pytester, run: Run) -> None:
     """An error in a callable comes with the place in the user's own code, also in other workers."""
     pytester.makeconftest(
@@ -255,6 +257,7 @@ def test_failing_callable_says_where(pytester: pytest.Pytester, run: Run) -> Non
     assert len([line for line in result.outlines if line[0:1] == "E" and place in line]) == 2
 
 
+@pytest.mark.slow
 def test_migration_is_taken_over_from_a_worker_that_died(
     pytester: pytest.Pytester, run: Run
 ) -> None:
@@ -423,6 +426,7 @@ LOOK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("order", [["top", "one", "two"], ["two", "one", "top"]])
 def test_overrides_in_folders_do_not_see_each_other(

@@ -291,6 +291,7 @@ def test_header_says_that_a_service_cannot_start(suite: Suite) -> None:
     )
 
 
+@pytest.mark.slow
 def test_controller_names_what_is_declared(suite: Suite) -> None:
     """Under xdist, where the workers collect, the header names the declared services."""
     suite.install_box()
@@ -345,6 +346,7 @@ def test_workers_share_one_service(suite: Suite) -> None:
     assert len([line for line in result.outlines if line.startswith("box: process")]) == 1
 
 
+@pytest.mark.slow
 def test_failed_start_is_told_to_every_worker(suite: Suite) -> None:
     """A service that fails to start is tried once; each worker's tests fail with the same error."""
     suite.install_box()
@@ -359,6 +361,7 @@ def test_failed_start_is_told_to_every_worker(suite: Suite) -> None:
     result.stdout.fnmatch_lines(["box: failed to start: the server ended while it was starting*"])
 
 
+@pytest.mark.slow
 def test_bare_plugin_runs_once_per_worker(suite: Suite) -> None:
     """A plugin written by hand is started and stopped by each worker; header and summary say so."""
     suite.install_crate()
@@ -390,6 +393,7 @@ def test_bare_plugin_without_workers(suite: Suite) -> None:
     )
 
 
+@pytest.mark.slow
 def test_dependent_service_runs_once_per_worker(suite: Suite) -> None:
     """What depends on others is each worker's own; what it depends on is shared."""
     suite.install_box()

@@ -19,20 +19,22 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "stop":
         return _stop(arguments.run)
-    for run in _alive():
-        sys.stdout.write(f"{run.id}\n")
+    for run in _runs():
+        if run.alive():
+            sys.stdout.write(f"{run.id}\n")
+        run.disconnect()
     return 0
 
 
-def _alive() -> list[Run]:
+def _runs() -> list[Run]:
+    """All runs of this user that have a directory, alive or not."""
     directories = [entry for root in run_roots() if root.is_dir() for entry in root.iterdir()]
-    runs = [Run(RunAddress(each.name, str(each.parent), 0)) for each in sorted(directories)]
-    return [run for run in runs if run.alive()]
+    return [Run(RunAddress(each.name, str(each.parent), 0)) for each in sorted(directories)]
 
 
 def _stop(run_id: str) -> int:
-    for run in _alive():
-        if run.id == run_id:
+    for run in _runs():
+        if run.id == run_id and run.alive():
             run.shut_down(kept_too=True)
             return 0
     sys.stderr.write(f"no run {run_id!r} is alive\n")
