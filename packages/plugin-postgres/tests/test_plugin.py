@@ -58,7 +58,8 @@ def test_no_secret_is_shown() -> None:
         "API_KEY", "hidden"
     )
     assert repr(plugin) == "PostgresPlugin(name='db', image='postgres:15')"
-    assert "hidden" not in repr(plugin.with_credentials("user", "hidden"))
+    plugin = plugin.with_credentials("user", "hidden")
+    assert "hidden" not in repr(plugin) + repr(plugin.container("postgres:15"))
 
 
 def test_passwords_are_random() -> None:

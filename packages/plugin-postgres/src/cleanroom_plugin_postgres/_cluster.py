@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
@@ -38,8 +38,7 @@ _SMALL_SETTINGS: Mapping[str, str] = {
 """Settings that make a process start quickly and leave nothing outside its data directory."""
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(NamedTuple):
     """What one server is to be.
 
     Attributes:

@@ -8,7 +8,6 @@ from typing import get_args
 from urllib.parse import urlsplit
 
 from cleanroom import ValidationError
-from cleanroom_runtime._image import parse_image
 from cleanroom_runtime._specs import BackendChoice
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
@@ -33,6 +32,8 @@ def image(value: object) -> str | None:
         return None
     if not isinstance(value, str):
         raise ValidationError(f"image is {value!r}", hint="it is a text such as 'name:tag'")
+    from cleanroom_runtime._image import parse_image  # slow, and many name no image
+
     parse_image(value)
     return value
 

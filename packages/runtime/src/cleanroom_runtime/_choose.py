@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom import ConfigurationError, ContainerError, ProcessError, ServiceError
-from cleanroom_runtime._image import parse_image
 from cleanroom_runtime._specs import Backend, BackendChoice, LocalServer
 
 if TYPE_CHECKING:
@@ -23,8 +21,7 @@ BACKEND_VARIABLE = "CLEANROOM_BACKEND"
 _CHOICES: tuple[BackendChoice, ...] = ("auto", "process", "container", "external")
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a plugin asks for.
 
     Attributes:
@@ -52,8 +49,7 @@ class Wanted:
     same_service: bool = False
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The backend chosen, the reason in words, and what it will run."""
 
     backend: Backend
@@ -186,8 +182,7 @@ def _auto_without_image(wanted: Wanted) -> Choice:
     raise ServiceError(trouble, service=wanted.service, hint=_either(ways_out))
 
 
-@dataclass(frozen=True)
-class _EngineSearch:
+class _EngineSearch(NamedTuple):
     """What the search for an engine came to."""
 
     found: Engine | None
@@ -210,8 +205,7 @@ def _find_engine() -> _EngineSearch:
     return _EngineSearch(engine, engine.source)
 
 
-@dataclass(frozen=True)
-class _ServerSearch:
+class _ServerSearch(NamedTuple):
     """What the search for a local server came to."""
 
     fitting: LocalServer | None = None
@@ -256,6 +250,8 @@ def _promise(wanted: Wanted) -> tuple[str | None, str]:
     """The major version an image promises, if any; and why nothing can stand in for it, if so."""
     if wanted.image is None or wanted.same_service:
         return None, ""
+    from cleanroom_runtime._image import parse_image
+
     image = parse_image(wanted.image)
     if wanted.official_image is None or not image.official(wanted.official_image):
         return None, "it is not the official image"

@@ -75,9 +75,9 @@ class ProcessSpec:
     """
 
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: Path | None = None
-    files: Mapping[Path, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict, repr=False)
     copy: tuple[Path, Path] | None = None
     setup: Callable[[Endpoint, float], None] | None = None
     stop_signal: str = "SIGTERM"
@@ -104,9 +104,9 @@ class ContainerSpec:
 
     image: str
     port: int
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     command: Sequence[str] | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
     shm_size: int | None = None
