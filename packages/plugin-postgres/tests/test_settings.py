@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from cleanroom import CleanroomError, HealthStatus, ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import PostgresPlugin
-from tests.grounds import Ground
+from tests.grounds import Ground, Server
 
 Start = Callable[[PostgresPlugin], ServiceHandle]
 LeftOver = Callable[[], list[str]]
@@ -66,11 +66,10 @@ def test_a_user_named_like_the_maintenance_database(ground: Ground, start: Start
     assert query(handle, "SELECT current_user || ' ' || current_database()") == "postgres testdb"
 
 
-def test_the_password_is_asked_for(ground: Ground, start: Start) -> None:
+def test_the_password_is_asked_for(server: Server) -> None:
     """Unless told otherwise, the server lets nobody in without the password."""
-    handle = start(ground.plugin())
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(handle.url, password="wrong")
+        psycopg.connect(server.handle.url, password="wrong")
 
 
 # ------------------------------------------------------------------ environment
@@ -137,9 +136,9 @@ def test_settings(ground: Ground, start: Start) -> None:
     assert query(handle, "SHOW shop.greeting") == 'it\'s "odd" \\ and long'
 
 
-def test_durability_is_off(ground: Ground, start: Start) -> None:
+def test_durability_is_off(server: Server) -> None:
     """Data that is thrown away is not written as if it were to be kept."""
-    handle = start(ground.plugin())
+    handle = server.handle
     names = ["fsync", "synchronous_commit", "full_page_writes"]
     assert [query(handle, f"SHOW {name}") for name in names] == ["off", "off", "off"]
 
