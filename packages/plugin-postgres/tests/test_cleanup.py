@@ -117,7 +117,7 @@ class Suite:
             session.communicate()
 
 
-@pytest.fixture(params=["process", "container"])
+@pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.slow)])
 def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
     """A suite that runs its service on each backend in turn."""
     container = request.param == "container"

@@ -26,6 +26,8 @@ from tests.leftovers import gone_within, until
 if TYPE_CHECKING:
     from docker import DockerClient
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 SITE_PACKAGES = sysconfig.get_path("purelib")
 MEGABYTE = 1024 * 1024
