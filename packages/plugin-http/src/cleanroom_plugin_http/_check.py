@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 from cleanroom import ServiceHandle, ValidationError
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACEHOLDER = re.compile(r"\{(port|host)\}")
-_HEALTH_KEYS = ("path", "expect", "expected", "timeout", "headers", "follow_redirects")
+_HEALTH_KEYS = (
+    "path", "expect", "expected", "matches", "timeout", "headers", "follow_redirects",
+)  # fmt: skip
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -35,27 +38,31 @@ def container_port(value: object, image: str | None) -> int | None:
     return value
 
 
-def command(value: Sequence[str] | None) -> tuple[str, ...]:
+def command(value: object) -> tuple[str, ...]:
     """Program and arguments."""
     if value is None:
         return ()
-    texts = not isinstance(value, str) and all(isinstance(each, str) for each in value)
-    if not texts or not value or not value[0]:
+    given = cast("list[object]", value) if isinstance(value, list | tuple) else []
+    texts = [each for each in given if isinstance(each, str) and "\0" not in each]
+    if not texts or len(texts) != len(given) or not texts[0]:
         raise ValidationError(
             f"command is {value!r}", hint='it is a list of texts, such as ["python", "-m", "shop"]'
         )
-    return tuple(value)
+    return tuple(texts)
 
 
-def env(value: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables."""
-    given = cast("Mapping[object, object]", value)
-    for key, text in given.items():
+def env(value: object) -> dict[str, str]:
+    """Environment variables. Values are never shown."""
+    if not isinstance(value, Mapping):
+        raise ValidationError("env is no table", hint="it has names and values of variables")
+    checked: dict[str, str] = {}
+    for key, text in cast("Mapping[object, object]", value).items():
         if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
             raise ValidationError(f"env has the key {key!r}", hint="it is no name of a variable")
         if not isinstance(text, str) or "\0" in text:
-            raise ValidationError(f"env has no text for {key}")
-    return dict(value)
+            raise ValidationError(f"env has no text for {key}", hint="put it in quotes")
+        checked[key] = text
+    return checked
 
 
 def cwd(value: str | os.PathLike[str] | None) -> Path | None:
@@ -83,14 +90,20 @@ def timeout(value: object) -> float:
     return float(number)
 
 
-def headers(value: Mapping[str, str] | None) -> dict[str, str]:
+def headers(value: object) -> dict[str, str]:
     """Names and values of headers. Values are never shown."""
-    for key, text in (value or {}).items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", str(key)) or not isinstance(text, str):
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValidationError("headers is no table", hint="it has names and values of headers")
+    checked: dict[str, str] = {}
+    for key, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(key, str) or not _HEADER.fullmatch(key):
             raise ValidationError(f"headers has the key {key!r}", hint="it is no name of a header")
-        if re.search(r"[\r\n]", text):
-            raise ValidationError(f"headers has a line break in the value of {key!r}")
-    return dict(value or {})
+        if not isinstance(text, str) or re.search(r"[\r\n]", text):
+            raise ValidationError(f"headers has no text of one line for {key}")
+        checked[key] = text
+    return checked
 
 
 def validator(value: Callable[[ServiceHandle], object]) -> Callable[[ServiceHandle], object]:
@@ -100,28 +113,43 @@ def validator(value: Callable[[ServiceHandle], object]) -> Callable[[ServiceHand
     return value
 
 
-def ca(value: str | os.PathLike[str] | None) -> str:
-    """A file or folder with certificates; empty where none was given."""
-    if value is None:
-        return ""
-    if not Path(value).exists():
-        raise ValidationError(f"ca is {os.fspath(value)!r}", hint="there is no such file")
-    return str(Path(value).absolute())
-
-
-def health_options(value: Mapping[str, object]) -> dict[str, Any]:
+def health_options(value: object) -> dict[str, Any]:
     """What configuration says of the health check, as arguments of `with_health_check`."""
+    options = table("health", value, _HEALTH_KEYS)
+    given = [key for key in ("expect", "expected", "matches") if key in options]
+    if len(given) > 1:
+        raise ValidationError(f"health has {' and '.join(given)}", hint="give one of them")
+    expected = options.pop(given[0]) if given else None
+    return {**options, "expected": _pattern(expected) if given == ["matches"] else expected}
+
+
+def _pattern(value: object) -> re.Pattern[str]:
+    try:
+        return re.compile(value if isinstance(value, str) else "[")
+    except re.error as exc:
+        raise ValidationError(
+            f"matches in health is {value!r}", hint=f"it is no regular expression: {exc}"
+        ) from exc
+
+
+def table(argument: str, value: object, keys: Sequence[str]) -> dict[str, Any]:
+    """A table of configuration with these keys only."""
     if not isinstance(value, Mapping):
-        raise ValidationError(f"health is {value!r}", hint="it is a table")
-    for key in value:
-        if key not in _HEALTH_KEYS:
-            raise ValidationError(
-                f"health has the key {key!r}", hint=f"its keys are {', '.join(_HEALTH_KEYS)}"
-            )
+        raise ValidationError(f"{argument} is {value!r}", hint="it is a table")
     options = dict(cast("Mapping[str, Any]", value))
-    if "expect" in options:
-        options["expected"] = options.pop("expect")
+    for key in options:
+        if key not in keys:
+            raise ValidationError(
+                f"{argument} has the key {key!r}", hint=f"its keys are {', '.join(keys)}"
+            )
     return options
+
+
+def flag(argument: str, value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValidationError(f"{argument} is {value!r}", hint="it is true or false")
+    return value
 
 
 def address(url: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,12 +12,16 @@ from cleanroom import ServiceError, ValidationError
 if TYPE_CHECKING:
     import requests
 
-Expected: TypeAlias = "int | str | re.Pattern[str] | Mapping[str, object] | list[object] | Callable[[requests.Response], object]"  # noqa: E501
-"""A status; a text that the body has; a pattern it matches; a part of its JSON; or a callable that
-is given the response and returns something true, or raises, saying what is wrong."""
+Expected: TypeAlias = "int | str | re.Pattern[str] | Mapping[str, object] | list[object] | Callable[[requests.Response], object] | None"  # noqa: E501
+"""A status; a text that the body has; a pattern it matches; a part of its JSON; a callable that is
+given the response and raises, or returns `False`, where it is wrong; or any status below 400."""
 
 _SHOWN = 300
 """Characters of a body that are shown in messages."""
+_HINT = (
+    "the answer to expect, and the path, are set by with_health_check(path, expected), or by "
+    "health = { path = ..., expect = ... }"
+)
 
 
 def check_expected(value: Expected) -> Expected:
@@ -25,7 +30,7 @@ def check_expected(value: Expected) -> Expected:
     Raises:
         ValidationError: It is not.
     """
-    fits = isinstance(value, str | re.Pattern | Mapping | list) or callable(value)
+    fits = value is None or isinstance(value, str | re.Pattern | Mapping | list) or callable(value)
     status = isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
     if not (fits or status):
         raise ValidationError(
@@ -45,25 +50,56 @@ def hold_against(response: requests.Response, expected: Expected) -> None:
     if isinstance(expected, int):
         if response.status_code != expected:
             raise _differs(response, f"status {expected}")
-        return
-    if not response.ok:
+    elif callable(expected):
+        _ask_callable(response, expected)
+    elif response.status_code >= 400:
         raise _differs(response, "a status below 400")
-    if isinstance(expected, str):
-        if expected not in response.text:
+    elif isinstance(expected, str):
+        if expected not in text_of(response):
             raise _differs(response, f"the text {expected!r}")
     elif isinstance(expected, re.Pattern):
-        if expected.search(response.text) is None:
+        if expected.search(text_of(response)) is None:
             raise _differs(response, f"a match of {expected.pattern!r}")
-    elif callable(expected):
-        if expected(response) is False:
-            raise _differs(response, f"what {_name(expected)} accepts")
-    else:
+    elif expected is not None:
         _hold_json_against(response, expected)
+
+
+def hold_below(response: requests.Response, status: int) -> None:
+    """Raise where an answer has this status or a higher one."""
+    if response.status_code >= status:
+        raise _differs(response, f"a status below {status}")
+
+
+def text_of(response: requests.Response) -> str:
+    """The body as text: in the encoding it states, else UTF-8, as JSON and most texts are."""
+    stated = re.search(r"charset=\"?([\w.-]+)", response.headers.get("Content-Type", ""))
+    try:
+        return response.content.decode(stated[1] if stated else "utf-8", errors="replace")
+    except LookupError:
+        return response.content.decode("utf-8", errors="replace")
+
+
+def name_of(function: object) -> str:
+    """What a callable is called, as a person would."""
+    return str(getattr(function, "__qualname__", function))
+
+
+def _ask_callable(
+    response: requests.Response, expected: Callable[[requests.Response], object]
+) -> None:
+    what = f"what {name_of(expected)} accepts"
+    try:
+        verdict = expected(response)
+    except Exception as exc:
+        said = f"{type(exc).__name__}: {exc}".rstrip(": ")
+        raise _differs(response, f"{what}, which raised {said}") from exc
+    if verdict is False:
+        raise _differs(response, what)
 
 
 def _hold_json_against(response: requests.Response, expected: object) -> None:
     try:
-        found = response.json()
+        found = json.loads(text_of(response))
     except ValueError:
         raise _differs(response, "JSON") from None
     if not _is_part(expected, found):
@@ -84,13 +120,10 @@ def _is_part(part: object, whole: object) -> bool:
 
 
 def _differs(response: requests.Response, wanted: str) -> ServiceError:
-    body = response.text.strip()
+    body = text_of(response).strip()
     shown = body[:_SHOWN] + ("..." if len(body) > _SHOWN else "")
     return ServiceError(
         f"{response.request.method} {response.url} answered {response.status_code} "
-        f"{response.reason}: {shown or 'an empty body'!r}; expected {wanted}"
+        f"{response.reason}: {shown or 'an empty body'!r}; expected {wanted}",
+        hint=_HINT,
     )
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", function))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Self
 
-from cleanroom import ConfigurationError, ServiceError, ServiceHandle
+from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_http import _check
-from cleanroom_plugin_http._expect import Expected, check_expected, hold_against
+from cleanroom_plugin_http._ask import Question, ask
+from cleanroom_plugin_http._expect import (
+    Expected,
+    check_expected,
+    hold_against,
+    hold_below,
+    name_of,
+)
+from cleanroom_plugin_http._program import find_program
+from cleanroom_plugin_http._tls import Tls, check_tls, verify_option
 from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
@@ -31,30 +40,17 @@ class HealthCheck:
 
     Attributes:
         path: What is asked for with `GET`.
-        expected: See `HttpPlugin.with_health_check`; any status below 500 when not given.
+        expected: See `HttpPlugin.with_health_check`.
         timeout: Seconds to wait for one answer.
         headers: Sent along.
         follow_redirects: Whether the answer counts that a redirect leads to.
     """
 
     path: str = "/"
-    expected: Expected | None = None
+    expected: Expected = None
     timeout: float = 1.0
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     follow_redirects: bool = True
-
-
-@dataclass(frozen=True)
-class Tls:
-    """How the service's certificate is checked.
-
-    Attributes:
-        ca: Path of the certificates to trust.
-        verify: Whether it is checked at all.
-    """
-
-    ca: str = ""
-    verify: bool = True
 
 
 class HttpPlugin(BasePlugin):
@@ -66,13 +62,18 @@ class HttpPlugin(BasePlugin):
         name: The service's name.
         image: Image of the container backend.
         port: The port it listens on in its container. A local command is told where to listen:
-            `{port}` and `{host}` in its arguments and its environment stand for that.
+            `{port}` and `{host}` in arguments and environment stand for that, and the variables
+            `PORT` and `HOST` say it too, unless `env` has them.
         command: Program and arguments of the process backend; in a container, what is run instead
-            of the image's own command, if an image is named as well.
+            of the image's own command, if an image is named as well. A program without a folder
+            is looked for beside the running Python first, then on `PATH`.
         env: Environment variables.
         cwd: Working directory of a local command; the current one when not given.
-        health: `path`, `expect` (or `expected`), `timeout`, `headers` and `follow_redirects`, as
-            given to `with_health_check`.
+        health: `path`, `expect` or `matches` (a regular expression), `timeout`, `headers` and
+            `follow_redirects`, as for `with_health_check`; any status below 400 is expected where
+            nothing is said of it. Without any of this, `GET /` has to answer with a status
+            below 500.
+        tls: `ca` or `verify`, as for `with_tls`; the service then speaks HTTPS.
         backend: See `cleanroom_runtime.BasePlugin`.
         url: Base URL of a service somebody else runs, for the external backend.
         start_timeout: Seconds until the service must answer.
@@ -96,6 +97,7 @@ class HttpPlugin(BasePlugin):
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         health: Mapping[str, object] | None = None,
+        tls: Mapping[str, object] | None = None,
         backend: BackendChoice = "auto",
         url: str | None = None,
         start_timeout: float = 60.0,
@@ -113,12 +115,13 @@ class HttpPlugin(BasePlugin):
         self._command = _check.command(command)
         self._env: Mapping[str, str] = _check.env(env or {})
         self._cwd = _check.cwd(cwd)
-        self._health = HealthCheck()
+        self._health: HealthCheck | None = None
         self._tls: Tls | None = None
         self._validators: tuple[Validator, ...] = ()
         if health is not None:
-            options = _check.health_options(health)
-            self._health = self.with_health_check(**options)._health
+            self._health = self.with_health_check(**_check.health_options(health))._health
+        if tls is not None:
+            self._tls = self.with_tls(**_check.table("tls", tls, ("ca", "verify")))._tls
 
     def with_health_check(
         self,
@@ -134,9 +137,10 @@ class HttpPlugin(BasePlugin):
         Args:
             path: Path, with query if need be.
             expected: A status; a text the body has; a compiled pattern it matches; a part of its
-                JSON; or a callable that is given the `requests.Response`. Except for a status, the
-                status must be below 400.
-            timeout: Seconds to wait for one answer.
+                JSON, as a dict or a list; `None`, for any status below 400; or a callable that is
+                given the `requests.Response` and raises, or returns `False`, where it is wrong.
+                Where it is text or JSON, the status must be below 400 as well.
+            timeout: Seconds within which the whole answer to one request has to come.
             headers: Sent along.
             follow_redirects: Whether the answer counts that a redirect leads to.
         """
@@ -146,12 +150,14 @@ class HttpPlugin(BasePlugin):
                 check_expected(expected),
                 _check.timeout(timeout),
                 _check.headers(headers),
-                follow_redirects,
+                _check.flag("follow_redirects", follow_redirects),
             )
         )
 
     def with_validator(self, validator: Validator) -> Self:
-        """Return a copy that also asks `validator` after readiness and on `health_check`.
+        """Return a copy that also asks `validator`: once the service is ready, and how it is.
+
+        What it finds wrong ends the start at once; what only needs time is for the health check.
 
         Args:
             validator: Is given the handle; raises, or returns `False`, where something is wrong.
@@ -166,10 +172,10 @@ class HttpPlugin(BasePlugin):
         """Return a copy whose service speaks HTTPS.
 
         Args:
-            ca: Path of the certificates to trust, where the system's own do not do.
+            ca: Path of the certificates to trust: a file, or a folder as OpenSSL has it.
             verify: Whether the certificate is checked. `False` says explicitly that it is not.
         """
-        return self._with(_tls=Tls(_check.ca(ca), verify))
+        return self._with(_tls=check_tls(ca, verify))
 
     # -- what runs
 
@@ -180,24 +186,17 @@ class HttpPlugin(BasePlugin):
     def local_servers(self) -> Iterator[LocalServer]:
         """The command, if one was given."""
         if self._command:
-            program = self._command[0]
-            found = shutil.which(program, path=self._env.get("PATH"))
-            if found is None:
-                raise ConfigurationError(
-                    f"command begins with {program!r}, which is no program here",
-                    service=self.name,
-                    hint="give its full path, or sys.executable for Python",
-                )
-            yield LocalServer(Path(found), "unknown", "its command")
+            path = self._env.get("PATH")
+            program = find_program(self._command[0], path, self._cwd, self.name)
+            yield LocalServer(program, "unknown", "its command")
 
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
         """Return the command, told where to listen."""
         where = {"port": str(workspace.port), "host": "127.0.0.1"}
-        arguments = [_check.fill(argument, where) for argument in self._command[1:]]
-        env = {key: _check.fill(value, where) for key, value in self._env.items()}
         return ProcessSpec(
-            argv=[str(server.executable), *arguments],
-            env={"PORT": where["port"], "HOST": where["host"], **env},
+            argv=[str(server.executable), *self._arguments(where)[1:]],
+            # What it writes is to stand in its log when it is asked for.
+            env={"PYTHONUNBUFFERED": "1", **self._environment(where)},
             cwd=self._cwd or Path.cwd(),
         )
 
@@ -205,9 +204,19 @@ class HttpPlugin(BasePlugin):
         """Return the image, with the command if one was given as well."""
         assert self._port is not None  # noqa: S101 - checked with the image
         where = {"port": str(self._port), "host": "0.0.0.0"}  # noqa: S104 - inside the container
-        command = [_check.fill(argument, where) for argument in self._command]
-        env = {key: _check.fill(value, where) for key, value in self._env.items()}
-        return ContainerSpec(image=image, port=self._port, env=env, command=command or None)
+        return ContainerSpec(
+            image=image,
+            port=self._port,
+            env=self._environment(where),
+            command=self._arguments(where) or None,
+        )
+
+    def _arguments(self, where: Mapping[str, str]) -> list[str]:
+        return [_check.fill(argument, where) for argument in self._command]
+
+    def _environment(self, where: Mapping[str, str]) -> dict[str, str]:
+        own = {"PORT": where["port"], "HOST": where["host"]}
+        return {**own, **{key: _check.fill(value, where) for key, value in self._env.items()}}
 
     def attach(self, url: str, service_id: str) -> Mapping[str, str]:
         """Use somebody else's service."""
@@ -220,38 +229,47 @@ class HttpPlugin(BasePlugin):
         return {"url": f"{scheme}://{named}:{port}", "version": "unknown", **self._tls_facts()}
 
     def _tls_facts(self) -> dict[str, str]:
-        if self._tls is None:
-            return {}
-        return {"tls_ca": self._tls.ca, "tls_verify": "yes" if self._tls.verify else "no"}
+        return self._tls.facts() if self._tls else {}
 
     # -- what is asked of it
 
     def warm_up(self) -> None:
         """Import the client library while the service starts."""
-        import requests  # noqa: F401
+        import_module("cleanroom_plugin_http._session")
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
-        """Ask for the health path, hold the answer against what is expected, then validate."""
-        import warnings
-
-        from cleanroom_plugin_http._session import ServiceSession
-
-        health = self._health
-        verify: str | bool = endpoint.get("tls_ca") or endpoint.get("tls_verify") != "no"
-        with (
-            ServiceSession(endpoint["url"], headers=health.headers, verify=verify) as session,
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # that a certificate is not checked was asked for
-            response = session.get(
-                health.path,
-                timeout=min(timeout, health.timeout),
-                allow_redirects=health.follow_redirects,
-            )
-        if health.expected is not None:
+        """Ask for the health path, and hold the answer against what is expected."""
+        health = self._health or HealthCheck()
+        question = Question(
+            endpoint["url"],
+            health.path,
+            health.headers,
+            health.follow_redirects,
+            verify_option(endpoint),
+        )
+        response = ask(question, min(timeout, health.timeout))
+        if self._health is None:
+            hold_below(response, 500)
+        else:
             hold_against(response, health.expected)
-        elif response.status_code >= 500:
-            raise ServiceError(f"GET {response.url} answered {response.status_code}")
+
+    def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
+        """Ask the validators."""
+        self._validate(handle)
+        return {}
+
+    def examine(self, handle: ServiceHandle, timeout: float) -> None:
+        """Ask the service, then the validators."""
+        self.probe(handle.metadata, timeout)
+        self._validate(handle)
+
+    def _validate(self, handle: ServiceHandle) -> None:
         for validator in self._validators:
-            if validator(ServiceHandle("", self.name, endpoint)) is False:
-                raise ServiceError(f"validator {validator!r} returned False")
+            name = name_of(validator)
+            try:
+                verdict = validator(handle)
+            except Exception as exc:
+                said = f"{type(exc).__name__}: {exc}".rstrip(": ")
+                raise ServiceError(f"validator {name} raised {said}") from exc
+            if verdict is False:
+                raise ServiceError(f"validator {name} returned False")

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_http._session import ServiceSession
+from cleanroom_plugin_http._tls import verify_option
 
 
 class HttpService:
@@ -17,6 +18,7 @@ class HttpService:
 
     def __init__(self, handle: ServiceHandle) -> None:
         self.handle = handle
+        self._sessions: list[ServiceSession] = []
 
     @property
     def url(self) -> str:
@@ -25,15 +27,22 @@ class HttpService:
 
     @cached_property
     def session(self) -> ServiceSession:
-        """A `requests.Session` to which paths are paths of the service."""
-        facts = self.handle.metadata
-        verify = facts.get("tls_verify", "yes")
-        return ServiceSession(self.url, verify=facts.get("tls_ca") or verify == "yes")
+        """A `requests.Session` to which paths are paths of the service.
+
+        It is one for all tests, with its connections and cookies.
+        """
+        return self.new_session()
+
+    def new_session(self) -> ServiceSession:
+        """Return a session with no cookies yet. It is closed with the service."""
+        session = ServiceSession(self.url, verify=verify_option(self.handle.metadata))
+        self._sessions.append(session)
+        return session
 
     def close(self) -> None:
-        """Close the session's connections."""
-        if "session" in self.__dict__:
-            self.session.close()
+        """Close the connections of all sessions."""
+        while self._sessions:
+            self._sessions.pop().close()
 
     def __repr__(self) -> str:
         """Show name and address."""

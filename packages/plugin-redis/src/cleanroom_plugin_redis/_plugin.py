@@ -194,6 +194,12 @@ class RedisPlugin(BasePlugin):
             facts["databases"] = str(databases(handle.metadata))
         return facts
 
+    def disconnect(self, handle: ServiceHandle) -> None:
+        """Close the connections that isolation holds."""
+        from cleanroom_plugin_redis._isolation import close
+
+        close(handle)
+
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease an empty database for the duration of the context.
 

@@ -80,7 +80,7 @@ def health(plugin: BasePlugin, handle: ServiceHandle, seconds: float) -> HealthS
         if not run.alive() or not run.request("status", id=handle.id)["known"]:
             return HealthStatus.UNKNOWN
         share = (deadline - time.monotonic()) * _SHARE_OF_QUESTION
-        if answers_within(lambda timeout: plugin.probe(handle.metadata, timeout), share):
+        if answers_within(lambda timeout: plugin.examine(handle, timeout), share):
             return HealthStatus.HEALTHY
         if handle.metadata.get("backend") == "container":
             left = deadline - time.monotonic()

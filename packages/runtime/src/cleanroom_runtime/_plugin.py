@@ -95,6 +95,18 @@ class BasePlugin(ABC):
             Exception: It is not ready; the message says why.
         """
 
+    def examine(self, handle: ServiceHandle, timeout: float) -> None:
+        """Ask a service that was ready how it is: by default, what `probe` asks.
+
+        Args:
+            handle: The service's.
+            timeout: Seconds after which to give up.
+
+        Raises:
+            Exception: It is not well; the message says why.
+        """
+        self.probe(handle.metadata, timeout)
+
     @abstractmethod
     def describe(self, host: str, port: int) -> Mapping[str, str]:
         """Return the metadata of a service at this address: `url` and what else users need."""

@@ -12,6 +12,7 @@ from cleanroom import (
     ProcessError,
     ServiceError,
     ServiceHandle,
+    StartTimeoutError,
     spans,
 )
 from cleanroom_runtime import _process
@@ -70,6 +71,7 @@ class _Start:
         self._choice = choice
         self._run = run
         self._id = run.new_service_id()
+        self._container_port = 0
         self._metadata = {"backend": choice.backend, "backend_reason": choice.reason}
 
     def run_through(self) -> ServiceHandle:
@@ -142,6 +144,7 @@ class _Start:
         assert choice.image is not None  # noqa: S101
         with spans.provision_span():
             spec = self._plugin.container(choice.image)
+            self._container_port = spec.port
         with spans.launch_span():
             self._note(
                 _container.launch(self._run, self._id, self._plugin.name, spec, choice.engine)
@@ -169,10 +172,26 @@ class _Start:
         seconds = self._plugin.start_timeout
         deadline = time.monotonic() + seconds
         with spans.wait_ready_span():
-            for question in questions:
-                wait_ready(question, self._check_alive, deadline, seconds)
+            try:
+                for question in questions:
+                    wait_ready(question, self._check_alive, deadline, seconds)
+            except StartTimeoutError as exc:
+                exc.hint = "; ".join(filter(None, (self._where_it_listens(), exc.hint)))
+                raise
             if self._choice.backend == "process":
                 self._check_alive()  # else it was a stranger at its port who answered
+
+    def _where_it_listens(self) -> str:
+        """Say where a service listens, if that is not where it was expected."""
+        from cleanroom_runtime import _listening
+
+        if self._choice.backend == "process":
+            pid, port = int(self._metadata["pid"]), int(self._metadata["port"])
+            return _listening.of_process(pid, port)
+        if self._choice.engine is not None and self._container_port:
+            image = self._metadata["image"]
+            return _listening.of_image(image, self._container_port, self._choice.engine)
+        return ""
 
     def _check_alive(self) -> None:
         """Raise when the service has ended."""

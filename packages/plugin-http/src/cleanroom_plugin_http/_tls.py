@@ -1,0 +1,51 @@
+"""How a service's certificate is checked, in arguments and in the metadata of handles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cleanroom import ValidationError
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How the service's certificate is checked.
+
+    Attributes:
+        ca: Path of the certificates to trust; empty for those of the HTTP library.
+        verify: Whether it is checked at all.
+    """
+
+    ca: str = ""
+    verify: bool = True
+
+    def facts(self) -> dict[str, str]:
+        """Return what handles carry of it."""
+        return {"tls_ca": self.ca, "tls_verify": "yes" if self.verify else "no"}
+
+
+def check_tls(ca: str | os.PathLike[str] | None, verify: object) -> Tls:
+    """Return what was said of the certificate.
+
+    Raises:
+        ValidationError: It contradicts itself, or there are no such certificates.
+    """
+    if not isinstance(verify, bool):
+        raise ValidationError(f"verify is {verify!r}", hint="it is true or false")
+    if ca is None:
+        return Tls(verify=verify)
+    if not verify:
+        raise ValidationError(
+            "ca was given and verify is false", hint="give one of the two: ca is for checking"
+        )
+    if not Path(ca).exists():
+        raise ValidationError(f"ca is {os.fspath(ca)!r}", hint="there is no such file")
+    return Tls(str(Path(ca).absolute()))
+
+
+def verify_option(metadata: Mapping[str, str]) -> str | bool:
+    """Return the option `verify` of the HTTP library for a service with this metadata."""
+    return metadata.get("tls_ca") or metadata.get("tls_verify") != "no"
