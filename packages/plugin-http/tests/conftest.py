@@ -54,6 +54,15 @@ def start() -> Iterator[Start]:
         plugin.stop(handle)
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[ServiceHandle]:
+    """The service of the tests, running, for tests that leave it as it is."""
+    plugin = HttpPlugin("api", command=shop_command())
+    handle = plugin.start()
+    yield handle
+    plugin.stop(handle)
+
+
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No container engine answers."""

@@ -135,8 +135,8 @@ def main() -> None:
     if options.do == "workers":
         for _ in range(2):  # which share the socket, as those of real servers do
             if os.fork() == 0:
+                subprocess.Popen(["sleep", "600"], start_new_session=True)
                 break
-        subprocess.Popen(["sleep", "600"], start_new_session=True)
     server.serve_forever()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,6 @@ from cleanroom import HealthStatus, ServiceError, ServiceHandle, ValidationError
 from cleanroom_plugin_http import HttpPlugin
 
 Ask = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def running(request: pytest.FixtureRequest) -> Iterator[ServiceHandle]:
-    """The service of the tests, running."""
-    script = Path(__file__).with_name("shop.py")
-    plugin = HttpPlugin("api", command=[sys.executable, str(script), "--port", "{port}"])
-    handle = plugin.start()
-    yield handle
-    plugin.stop(handle)
 
 
 @pytest.fixture

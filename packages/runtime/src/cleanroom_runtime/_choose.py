@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom import ConfigurationError, ContainerError, ProcessError, ServiceError
-from cleanroom_runtime._specs import Backend, BackendChoice, LocalServer
+from cleanroom_runtime._specs import UNKNOWN_VERSION, Backend, BackendChoice, LocalServer
 
 if TYPE_CHECKING:
     from cleanroom_runtime._engine import Engine
@@ -265,7 +265,9 @@ def _promise(wanted: Wanted) -> tuple[str | None, str]:
 def _stands_in(wanted: Wanted, search: _ServerSearch) -> str:
     server = search.fitting
     assert server is not None  # noqa: S101 - asked only where one was found
-    named = f"version {server.version} from {server.source}"
+    named = server.source
+    if server.version != UNKNOWN_VERSION:
+        named = f"version {server.version} from {named}"
     return f"{named} stands in for {wanted.image}" if wanted.image else named
 
 

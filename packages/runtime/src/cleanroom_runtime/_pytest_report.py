@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cleanroom_runtime._specs import UNKNOWN_VERSION
 from cleanroom_runtime.fixtures import ServiceFixtures
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _unshared(unshared: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _line(name: str, facts: Mapping[str, str], seconds: float, where: str = "") -> str:
-    version = f"version {facts['version']}" if facts.get("version") else ""
+    stated = facts.get("version", "")
+    version = f"version {stated}" if stated not in ("", UNKNOWN_VERSION) else ""
     parts = [facts.get("backend", ""), version, where, f"ready in {seconds:.2f} s"]
     reason = f" ({facts['backend_reason']})" if facts.get("backend_reason") else ""
     return f"{name}: {', '.join(filter(None, parts))}{reason}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from cleanroom_runtime._plugin import BasePlugin
 from cleanroom_runtime._run import Run
 
 PREFIX = "service/"
+
+Isolate = Callable[[ServiceHandle], AbstractContextManager[ServiceHandle]]
+"""Leases a clean slice of a service."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,28 @@ class SharedPlugin:
         """Ask the service how it is."""
         return self.plugin.health_check(handle)
 
-    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
-        """Lease a clean slice of the service.
-
-        Raises:
-            TypeError: The plugin has none to give.
-        """
-        if not isinstance(self.plugin, SupportsIsolation):
-            raise TypeError(f"{type(self.plugin).__name__} does not support isolation")
-        return self.plugin.isolate(handle)
-
     def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
         """Return the last lines the service wrote."""
         return self.plugin.logs(handle, tail)
+
+
+class SharedStore(SharedPlugin):
+    """The same for a service that can give slices of itself."""
+
+    def __init__(self, plugin: BasePlugin, run: Run, isolate: Isolate) -> None:
+        super().__init__(plugin, run)
+        self._isolate = isolate
+
+    def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
+        """Lease a clean slice of the service."""
+        return self._isolate(handle)
+
+
+def share(plugin: BasePlugin, run: Run) -> SharedPlugin:
+    """Share a plugin's service with all processes of a run."""
+    if isinstance(plugin, SupportsIsolation):
+        return SharedStore(plugin, run, plugin.isolate)
+    return SharedPlugin(plugin, run)
 
 
 def read_started(text: str) -> Started:

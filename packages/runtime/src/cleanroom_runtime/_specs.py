@@ -13,6 +13,9 @@ Backend = Literal["process", "container", "external"]
 BackendChoice = Literal["auto", "process", "container", "external"]
 """What may be asked for: a backend, or `auto`, which chooses and gives its reason."""
 
+UNKNOWN_VERSION = "unknown"
+"""The version of what does not state one."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
@@ -20,7 +23,7 @@ class LocalServer:
 
     Attributes:
         executable: The server's binary.
-        version: Its version as it states it, for instance `"18.6"`.
+        version: Its version as it states it, for instance `"18.6"`, or `"unknown"`.
         source: Where it was found, in words for people: `"embedded extra"`, `"PATH"`.
         parts: The folders that belong to it, side by side, where the executable needs them to be
             copied along. Empty: the installation cannot be copied.

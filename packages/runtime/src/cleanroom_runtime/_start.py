@@ -20,6 +20,7 @@ from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._lifecycle import log_tail, remove
 from cleanroom_runtime._ready import wait_ready
 from cleanroom_runtime._run import Run, current_run
+from cleanroom_runtime._specs import UNKNOWN_VERSION
 
 if TYPE_CHECKING:
     from cleanroom_runtime._plugin import BasePlugin
@@ -80,7 +81,7 @@ class _Start:
         except BaseException as exc:
             self._give_up(exc)
             raise
-        self._metadata.setdefault("version", "unknown")
+        self._metadata.setdefault("version", UNKNOWN_VERSION)
         return self._handle()
 
     def _bring_up(self) -> None:

@@ -199,9 +199,9 @@ def _is_shared(plugin: ServicePlugin) -> bool:
 def _shared(plugin: ServicePlugin) -> ServicePlugin:
     """Share the service with the run's other workers, where its plugin is of a kind that can."""
     from cleanroom_runtime import BasePlugin, current_run
-    from cleanroom_runtime._shared import SharedPlugin
+    from cleanroom_runtime._shared import share
 
-    return SharedPlugin(plugin, current_run()) if isinstance(plugin, BasePlugin) else plugin
+    return share(plugin, current_run()) if isinstance(plugin, BasePlugin) else plugin
 
 
 @contextmanager

@@ -81,14 +81,23 @@ class Child:
     def reap(self) -> bool:
         """Note its end if it has ended, and end what it left. Returns whether it is over."""
         if self.running and _processes.has_ended(self.pid):
+            left = self._left()  # before its group dies, which may be between them and us
             # Not waited for yet, it still holds its pid, so this cannot hit anybody else's group.
             _processes.signal_group(self.pid, signal.SIGKILL)
             self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            for pid in _processes.children_of(os.getpid()):
-                if self._was_below(pid) or _processes.mark_of(pid) == self.id:
+            for pid, identity in {**left, **self._left()}.items():
+                if _processes.identity(pid) == identity:
                     _processes.kill_tree(pid)
             _processes.remove_shared_memory(self.pid, self._since)
         return not self.running
+
+    def _left(self) -> dict[int, str]:
+        """The processes that it has left to us, with those below them."""
+        return {
+            pid: _processes.identity(pid)
+            for pid in _processes.descendants(os.getpid())
+            if self._was_below(pid) or _processes.mark_of(pid) == self.id
+        }
 
     def _was_below(self, pid: int) -> bool:
         return pid in self._below and self._below[pid] == _processes.identity(pid)
