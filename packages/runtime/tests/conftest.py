@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import http.server
 import itertools
@@ -64,15 +65,17 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def faulty_engine(engine: Engine, short_folder: Path) -> Iterator[FaultyEngine]:
+def faulty_engine(engine: Engine, short_folder: Path, run: Run) -> Iterator[FaultyEngine]:
     """The engine of this machine behind a relay, which fails when it is told to."""
     faulty = FaultyEngine(engine, short_folder / "engine.sock")
     with faulty.serving():
         yield faulty
+        faulty.mend()
+        end_completely(run)
 
 
 @pytest.fixture
-def relay(engine: Engine) -> Iterator[Callable[..., FaultyEngine]]:
+def relay(engine: Engine, run: Run) -> Iterator[Callable[..., FaultyEngine]]:
     """Put a relay in front of the engine, at an address and with encryption of its own."""
     with contextlib.ExitStack() as stack:
 
@@ -82,6 +85,20 @@ def relay(engine: Engine) -> Iterator[Callable[..., FaultyEngine]]:
             return faulty
 
         yield relay
+        end_completely(run)
+
+
+def end_completely(run: Run) -> None:
+    """End a run and wait until its warden, which holds a lock while it lives, has ended too."""
+    run.shut_down()
+    with contextlib.suppress(FileNotFoundError), open(run.address.directory / "lock") as lock:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "the warden did not come to an end"
+                time.sleep(0.02)
 
 
 class FaultyEngine:
@@ -135,6 +152,10 @@ class FaultyEngine:
 
         self._faults.append((request, wait))
         return come
+
+    def mend(self) -> None:
+        """Forget all faults."""
+        self._faults.clear()
 
     def has_answered(self, request: str) -> bool:
         """Whether the real engine has answered a request that matches."""

@@ -36,18 +36,26 @@ Start = Callable[..., Endpoint]
 
 
 @pytest.fixture
-def start(run: Run, engine: Engine, postgres_image: str) -> Start:
-    """Launch a container of the PostgreSQL image, which does nothing unless told to."""
+def start(
+    run: Run, engine: Engine, postgres_image: str, docker_engine: docker.DockerClient
+) -> Iterator[Start]:
+    """Launch a container of the PostgreSQL image, which does nothing unless told to.
+
+    After each test nothing is left of its run.
+    """
 
     def start(engine: Engine = engine, **spec: Any) -> Endpoint:
         spec = {"image": postgres_image, "port": 5432, "command": ["sleep", "600"], **spec}
         return launch(run, run.new_service_id(), "box", ContainerSpec(**spec), engine)
 
-    return start
+    yield start
+    run.shut_down()
+    assert eventually(lambda: of_run(docker_engine, run.id) == [])
 
 
 def of_run(client: docker.DockerClient, run_id: str) -> list[Any]:
-    return client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={run_id}"})
+    label = {"label": f"{RUN_LABEL}={run_id}"}
+    return client.containers.list(all=True, filters=label, ignore_removed=True)
 
 
 def inspect(client: docker.DockerClient, endpoint: Endpoint) -> dict[str, Any]:
@@ -76,7 +84,11 @@ def connects(endpoint: Endpoint) -> bool:
 class TestLaunch:
     def test_reachable(self, start: Start) -> None:
         """A service in a container is reached at the endpoint."""
-        endpoint = start(command=None, env={"POSTGRES_PASSWORD": "hush"})
+        endpoint = start(
+            command=None,
+            env={"POSTGRES_PASSWORD": "hush", "POSTGRES_INITDB_ARGS": "--no-sync"},
+            tmpfs={"/var/lib/postgresql/data": "rw"},
+        )
         assert eventually(lambda: connects(endpoint), 60)
 
     def test_published_on_loopback_only(

@@ -28,7 +28,8 @@ from cleanroom_runtime._warden._clean import RUN_LABEL
 
 
 def of_run(client: docker.DockerClient, run_id: str) -> list[Any]:
-    return client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={run_id}"})
+    label = {"label": f"{RUN_LABEL}={run_id}"}
+    return client.containers.list(all=True, filters=label, ignore_removed=True)
 
 
 def whole_life(run: Run, engine: Engine, image: str, client: docker.DockerClient) -> None:
@@ -37,7 +38,10 @@ def whole_life(run: Run, engine: Engine, image: str, client: docker.DockerClient
     endpoint = launch(run, run.new_service_id(), "box", spec, engine)
     container_id = endpoint.facts["container_id"]
     assert state(container_id, engine, timeout=20).running
-    assert log_tail(container_id, engine, 10) == "hello\n"
+    deadline = time.monotonic() + 10
+    while log_tail(container_id, engine, 10) != "hello\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     kill(container_id, engine)
     remove(container_id, engine)
     assert state(container_id, engine, timeout=20).status == "gone"
@@ -176,7 +180,8 @@ INSIDE = textwrap.dedent(
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     run = current_run()
     environment = {"POSTGRES_PASSWORD": "hush", "POSTGRES_INITDB_ARGS": "--no-sync"}
-    spec = ContainerSpec(sys.argv[1], 5432, env=environment)
+    memory = {"/var/lib/postgresql/data": "rw"}
+    spec = ContainerSpec(sys.argv[1], 5432, env=environment, tmpfs=memory)
     try:
         endpoint = launch(run, run.new_service_id(), "db", spec, find_engine())
     except ContainerError as exc:

@@ -170,6 +170,16 @@ def test_only_one_tag(registry: Registry, pull: Any) -> None:
     assert error.hint == "check the image's name and tag"
 
 
+def test_digest(registry: Registry, pull: Any, docker_engine: docker.DockerClient) -> None:
+    """An image named by its digest is pulled by it, whatever tag is named as well."""
+    digest = f"sha256:{hashlib.sha256(registry.manifest).hexdigest()}"
+    for name in (f"{registry.image}@{digest}", f"{registry.image}:some@{digest}"):
+        assert "refused to run image" in pull(name).message
+        assert docker_engine.images.get(f"{registry.image}@{digest}")
+        docker_engine.images.remove(f"{registry.image}@{digest}", force=True)
+    assert not any(path.endswith("/manifests/some") for path in registry.asked)
+
+
 @pytest.mark.parametrize(
     ("refusal", "words", "hint"),
     [

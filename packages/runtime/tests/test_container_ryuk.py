@@ -53,7 +53,8 @@ SCRIPT = textwrap.dedent(
 def ryuk_image(docker_engine: docker.DockerClient, postgres_image: str) -> Iterator[str]:
     """An image that does as Ryuk's does, but that it removes nothing."""
     tag = f"cleanroom-test/ryuk:{os.urandom(4).hex()}"
-    docker_engine.images.build(fileobj=io.BytesIO((STAND_IN % postgres_image).encode()), tag=tag)
+    recipe = io.BytesIO((STAND_IN % postgres_image).encode())
+    docker_engine.images.build(fileobj=recipe, tag=tag, rm=True, forcerm=True)
     yield tag
     docker_engine.images.remove(tag, force=True)
 

@@ -193,10 +193,9 @@ def _address(
     deadline = time.monotonic() + _PUBLISH_TIMEOUT
     while True:
         facts = container.inspect()
-        address = reach.find(facts, port)
-        if address is not None:
+        now, address = _state_in(facts), reach.find(facts, port)
+        if now.running and address is not None:
             return address
-        now = _state_in(facts)
         if not now.running or time.monotonic() > deadline:
             killed = ", killed because it went over its memory limit" if now.oom_killed else ""
             raise ContainerError(
