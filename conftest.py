@@ -1,17 +1,23 @@
-"""What tests of all packages share: the container engine and the images."""
+"""What tests of all packages share: the surroundings, the container engine and the images."""
 
 import gc
-import os
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.availability import cannot_run
 from tests.images import HTTP, POSTGRES, REDIS, Image
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+
+@pytest.fixture(autouse=True)
+def like_a_users_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide CI from what a test runs: pytest, for one, prints other lines when it sees it."""
+    monkeypatch.delenv("CI", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +25,7 @@ def docker_engine() -> "Iterator[DockerClient]":
     """A client of the container engine; without one the test is skipped, and fails under CI."""
     client = connect()
     if isinstance(client, str):
-        unavailable(f"no container engine answers: {client}")
+        cannot_run(f"no container engine answers: {client}")
     yield client
     client.close()
 
@@ -66,16 +72,9 @@ def present(client: "DockerClient", image: Image) -> str:
         client.images.get(image.name)
     except ImageNotFound:
         if image.is_stand_in:
-            unavailable(f"image {image.name} is not built; build it with: hatch run images")
+            cannot_run(f"image {image.name} is not built; build it with: hatch run images")
         try:
             client.images.pull(image.name)
         except APIError as error:
-            unavailable(f"image {image.name} ({image.variable}) cannot be pulled: {error}")
+            cannot_run(f"image {image.name} ({image.variable}) cannot be pulled: {error}")
     return image.name
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip the test for want of a container engine or an image; under CI, fail it."""
-    if os.environ.get("CI", "").lower() in {"1", "true"}:
-        pytest.fail(f"{reason} (CI must run this test)")
-    pytest.skip(reason)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import PostgresPlugin
 from cleanroom_plugin_postgres._servers import local_servers
 from cleanroom_runtime import LocalServer
+from tests.availability import cannot_run
 
 GROUNDS = ("embedded", "installed", "container")
 
@@ -58,13 +58,6 @@ def installed_server() -> LocalServer | None:
     embedded = embedded_server()
     majors = (None, embedded.major if embedded else None)
     return next((each for each in local_servers() if each.major not in majors), None)
-
-
-def cannot_run(reason: str) -> NoReturn:
-    """Skip the test; under CI, fail it."""
-    if os.environ.get("CI", "").lower() in {"1", "true"}:
-        pytest.fail(f"{reason} (CI must run this test)")
-    pytest.skip(reason)
 
 
 def processes() -> list[str]:

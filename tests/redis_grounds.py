@@ -18,7 +18,7 @@ from cleanroom import ServiceHandle
 from cleanroom_plugin_redis import RedisPlugin
 from cleanroom_plugin_redis._servers import local_servers
 from cleanroom_runtime import LocalServer
-from tests.grounds import cannot_run
+from tests.availability import cannot_run
 
 Start = Callable[[RedisPlugin], ServiceHandle]
 

@@ -12,7 +12,7 @@ import pytest
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_http import HttpPlugin
-from tests.grounds import cannot_run
+from tests.availability import cannot_run
 
 Shop = Callable[..., HttpPlugin]
 Start = Callable[[HttpPlugin], ServiceHandle]

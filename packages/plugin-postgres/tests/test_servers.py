@@ -9,7 +9,8 @@ import pytest
 
 from cleanroom_plugin_postgres import _servers
 from cleanroom_plugin_postgres._servers import local_servers
-from tests.grounds import cannot_run, embedded_server, installed_server
+from tests.availability import cannot_run
+from tests.grounds import embedded_server, installed_server
 
 
 @pytest.fixture
