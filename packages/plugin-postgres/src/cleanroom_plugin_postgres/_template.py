@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import os
-import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
