@@ -41,7 +41,7 @@ def template(
 
     Migrations run once per run, whatever the number of workers.
     """
-    caller = sys._getframe(1)
+    caller = inspect.stack(0)[1].frame
     folder = Path(caller.f_globals["__file__"]).absolute().parent
     place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
 
