@@ -444,11 +444,15 @@ class TestAsk:
         assert state(container_id, engine) == ContainerState(False, "gone")
         kill(container_id, engine)
 
-    def test_out_of_memory(self, start: Start, engine: Engine) -> None:
+    def test_out_of_memory(self, start: Start, engine: Engine, docker_engine: Any) -> None:
         """A container that was killed for its memory limit says so."""
-        container_id = start(command=["tail", "/dev/zero"], memory=32 * 2**20).facts["container_id"]
-        assert eventually(lambda: not state(container_id, engine).running, 30)
-        assert state(container_id, engine) == ContainerState(False, "exited", 137, oom_killed=True)
+        on_signal = "trap 'exec tail /dev/zero' USR1; echo set; while :; do sleep 0.1; done"
+        endpoint = start(command=["bash", "-c", on_signal], memory=32 * 2**20)
+        container_id = endpoint.facts["container_id"]
+        assert eventually(lambda: log_tail(container_id, engine, 1) == "set\n")
+        docker_engine.containers.get(container_id).kill("SIGUSR1")
+        expected = ContainerState(False, "exited", 137, oom_killed=True)
+        assert eventually(lambda: state(container_id, engine) == expected, 30)
 
     def test_log_tail(self, start: Start, engine: Engine) -> None:
         """The last lines of both streams are read; nothing of a container that is gone."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import docker
 import pytest
+from docker.errors import NotFound
 
 from cleanroom import ContainerError
 from cleanroom_runtime._container import launch
@@ -75,8 +76,8 @@ def test_ryuk_can_be_asked_for(
         sessions = [
             each.labels[SESSION_LABEL] for each in docker_engine.containers.list(filters=label)
         ]
-        [ryuk] = docker_engine.containers.list(filters={"ancestor": ryuk_image})
         assert len(sessions) == 2
+        ryuk = docker_engine.containers.get(f"testcontainers-ryuk-{sessions[0]}")
         deadline = time.monotonic() + 10
         while f"label={SESSION_LABEL}={sessions[0]}" not in ryuk.logs().decode():
             assert time.monotonic() < deadline, ryuk.logs()
@@ -84,7 +85,8 @@ def test_ryuk_can_be_asked_for(
         assert set(sessions) == {sessions[0]}
         process.stdin.write(b"\n")
     assert process.returncode == 0
-    assert docker_engine.containers.list(all=True, filters={"ancestor": ryuk_image}) == []
+    with pytest.raises(NotFound):
+        ryuk.reload()
 
 
 def test_ryuk_that_does_not_start(

@@ -88,7 +88,7 @@ def launch(
                 with contextlib.closing(container):
                     container.get_image(spec.pull, progress)
                     host, port = _start(container, reach, spec.port, engine)
-                    container_id = container.get_container_id()
+                    container_id = container.container_id
             span.set("container.id", container_id)
     except BaseException:
         if container is None or container.settled:
@@ -202,7 +202,7 @@ def _address(
                 f"the engine gave port {port} no address within {_PUBLISH_TIMEOUT:g} s"
                 if now.running
                 else f"the container ended at once with exit code {now.exit_code}{killed}",
-                log_tail=log_tail(container.get_container_id(), engine, _LOG_LINES),
+                log_tail=log_tail(container.container_id, engine, _LOG_LINES),
             )
         time.sleep(0.02)
 

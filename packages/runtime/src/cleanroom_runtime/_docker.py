@@ -126,6 +126,11 @@ class ServiceContainer(DockerContainer):
         return self
 
     @property
+    def container_id(self) -> str:
+        """Its id on the engine, once it is created."""
+        return str(self.get_wrapped_container().id)
+
+    @property
     def name(self) -> str:
         """Its name on the engine, known before it is created."""
         return str(self._name)
@@ -133,7 +138,7 @@ class ServiceContainer(DockerContainer):
     def inspect(self) -> Mapping[str, Any]:
         """Return what the engine knows about the container now."""
         api: Any = self.get_docker_client().client.api
-        return cast("Mapping[str, Any]", api.inspect_container(self.get_container_id()))
+        return cast("Mapping[str, Any]", api.inspect_container(self.container_id))
 
     def close(self) -> None:
         """Close the connections to the engine; the container runs on."""
