@@ -292,17 +292,14 @@ def as_ordinary_user(folder: Path) -> str:
         assert isinstance(found, NoEngine)
         return str(found.error())
     folder.chmod(0o755)
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setuid(65534)
-        found = find_engine()
-        os.write(write, str(found.error() if isinstance(found, NoEngine) else found).encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(pid, 0)
-    with open(read) as pipe:
-        return pipe.read()
+    code = (
+        "import os; from cleanroom_runtime import _engine; os.setuid(65534); "
+        f"_engine._DOCKER_SOCKET = {_engine._DOCKER_SOCKET!r}; "
+        "print(_engine.find_engine().error())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.parametrize(
