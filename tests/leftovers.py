@@ -93,10 +93,23 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def services_of(run_id: str) -> list[int]:
+    """Return the pids of a run's services, and of what they have started."""
+    return [pid for pid in processes_of(run_id) if "_warden.main" not in command(pid)]
+
+
 def warden_of(run_id: str) -> int:
-    """Return the pid of a run's warden."""
-    (pid,) = [pid for pid in processes_of(run_id) if "_warden.main" in command(pid)]
+    """Return the pid of a run's warden; those that it has forked look like it."""
+    alike = [pid for pid in processes_of(run_id) if "_warden.main" in command(pid)]
+    (pid,) = [pid for pid in alike if _parent(pid) not in alike]
     return pid
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _containers_of(run_id: str) -> list[str]:

@@ -6,6 +6,7 @@ killed, whose workers have to find out by themselves.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -313,18 +314,40 @@ def test_kill_of_a_worker(suite: Suite) -> None:
 # ------------------------------------------------------------------ while it prepares
 
 
-def test_kill_while_the_cache_is_built(process_suite: Suite, tmp_path: Path) -> None:
-    """When the session is killed while `initdb` works, nothing is left, nor in the cache."""
+@pytest.mark.parametrize("program", ["initdb", "--single"])
+def test_kill_while_the_cache_is_built(process_suite: Suite, tmp_path: Path, program: str) -> None:
+    """When the session is killed while `initdb` works, nothing is left, nor in the cache.
+
+    Nor in shared memory, which the programs that `initdb` runs ask for in POSIX's way.
+    """
+    before = unused_posix_memory()
     cache = tmp_path / "cache"
     process_suite.environment["CLEANROOM_CACHE_DIR"] = str(cache)
     process_suite.write(HOLDS)
     session = process_suite.start()
     run_id = process_suite.run_id()
-    until(lambda: any("initdb" in command(pid) for pid in alive(processes_of(run_id))))
+    until(lambda: any(program in command(pid) for pid in alive(processes_of(run_id))))
+    if program == "--single":
+        until(lambda: posix_memory() - before)
     session.kill()
     gone_within(BOUND, run_id)
     assert not list(cache.glob("postgres/*/content"))
+    assert unused_posix_memory() <= before
     assert_it_works_now(process_suite)
+
+
+def posix_memory() -> set[str]:
+    return {str(path) for path in Path("/dev/shm").glob("PostgreSQL.*")}
+
+
+def unused_posix_memory() -> set[str]:
+    """Return the files of shared memory that no process has mapped any more."""
+    there = posix_memory()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            text = maps.read_text()
+            there -= {path for path in there if path in text}
+    return there
 
 
 def test_kill_while_the_cache_is_filled(process_suite: Suite, tmp_path: Path) -> None:

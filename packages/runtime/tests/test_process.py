@@ -15,7 +15,7 @@ from cleanroom import ProcessError
 from cleanroom_runtime import Workspace, run_program
 from cleanroom_runtime._process import describe_exit, free_port, log_tail, port_was_taken
 from cleanroom_runtime._run import Run, RunAddress, join_run, joined_run, leave_run
-from tests.leftovers import processes_of, until, warden_of
+from tests.leftovers import services_of, until
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_program_that_takes_too_long(workspace: Workspace, joined: Run) -> Non
     """A program is killed when its time is up, with all it has started."""
     with pytest.raises(TimeoutError, match=r"/bin/sh was not done after 0\.2 s"):
         run_program(workspace, ["/bin/sh", "-c", "sleep 60 & sleep 60"], timeout=0.2)
-    until(lambda: processes_of(joined.id) == [warden_of(joined.id)])
+    until(lambda: services_of(joined.id) == [])
 
 
 def test_a_program_that_is_killed(workspace: Workspace) -> None:
@@ -75,14 +75,14 @@ def test_an_interrupted_program(
 
     def interrupt(run: Run, op: str, **fields: object) -> object:
         if op == "wait":
-            until(lambda: len(processes_of(run.id)) == 2)
+            until(lambda: services_of(run.id))
             raise KeyboardInterrupt
         return request(run, op, **fields)
 
     monkeypatch.setattr(Run, "request", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_program(workspace, ["sleep", "60"])
-    assert processes_of(joined.id) == [warden_of(joined.id)]
+    assert services_of(joined.id) == []
 
 
 def test_a_free_port() -> None:

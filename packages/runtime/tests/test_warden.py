@@ -20,7 +20,15 @@ import pytest
 import cleanroom_runtime
 from cleanroom import InternalError
 from cleanroom_runtime._run import Run, RunAddress, WardenRefusalError
-from tests.leftovers import command, gone_within, is_running, processes_of, until, warden_of
+from tests.leftovers import (
+    command,
+    gone_within,
+    is_running,
+    processes_of,
+    services_of,
+    until,
+    warden_of,
+)
 
 BOUND = 5.0
 SLEEP = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
@@ -232,9 +240,49 @@ def test_exit_code(run: Run) -> None:
 
 
 def test_time_limit(run: Run) -> None:
-    """A process with a time limit is killed when that is over."""
+    """A process with a time limit is asked to end when that is over."""
     service_id, _ = spawn(run, time_limit=0.05)
-    assert run.request("wait", id=service_id)["exit_code"] == -signal.SIGKILL
+    ended = run.request("wait", id=service_id)
+    assert ended["exit_code"] == -signal.SIGTERM
+    assert ended["late"]
+
+
+HAS_HELPER = """
+    import os, signal, sys, time
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(writer)
+        print("ready", flush=True)
+        os.read(reader, 1)  # until the other one ends
+        time.sleep(0.3)
+        print("tidied up", flush=True)
+        sys.exit()
+    {leader}
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["stop", "shutdown"])
+def test_gentle_stop(run: Run, tmp_path: Path, how: str) -> None:
+    """When such a process is stopped, the others in its group have time to tidy up."""
+    log = tmp_path / "log"
+    script = HAS_HELPER.replace("{leader}", "pass")
+    service_id, _ = spawn(run, python(script), gentle=True, log=str(log))
+    until(lambda: log.exists() and "ready" in log.read_text())
+    if how == "stop":
+        run.request("stop", id=service_id)
+    else:
+        run.shut_down()
+    assert "tidied up" in log.read_text()
+
+
+def test_gentle_end(run: Run) -> None:
+    """When such a process ends by itself, the others in its group have time as well."""
+    script = HAS_HELPER.replace("{leader}", "time.sleep(0.5); os._exit(3)")
+    service_id, _ = spawn(run, python(script), gentle=True)
+    assert run.request("wait", id=service_id)["exit_code"] == 3
+    assert "tidied up" in log_of(run, service_id)
 
 
 def test_input_and_surroundings(run: Run) -> None:
@@ -295,9 +343,9 @@ def test_stubborn_services(run: Run, script: str, how: str) -> None:
     """A service that ignores its signal, or has processes of its own, is gone once stopped."""
     service_id, _ = spawn(run, python(script), stop_timeout=0.3)
     until(lambda: "ready" in log_of(run, service_id))
-    pids = [pid for pid in processes_of(run.id) if pid != warden_of(run.id)]
-    until(lambda: len(pids) >= {FORKS: 3, DAEMONISES: 2}.get(script, 1) or pids.extend(
-        pid for pid in processes_of(run.id) if pid not in [*pids, warden_of(run.id)]))  # fmt: skip
+    wanted = {FORKS: 3, DAEMONISES: 2}.get(script, 1)
+    until(lambda: len(services_of(run.id)) >= wanted)
+    pids = services_of(run.id)
     if how == "stop":
         run.request("stop", id=service_id)
     else:

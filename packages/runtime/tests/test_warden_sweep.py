@@ -21,7 +21,7 @@ from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run, RunAddress
 from cleanroom_runtime._warden import _clean, _processes
 from cleanroom_runtime._warden._journal import Journal, read_records
-from tests.leftovers import gone_within, is_running, processes_of, segments, until, warden_of
+from tests.leftovers import gone_within, is_running, segments, services_of, until, warden_of
 
 BOUND = 5.0
 
@@ -111,7 +111,7 @@ def test_the_next_run_sweeps(new_run: Callable[[], Run], short_folder: Path) -> 
     segment = segment_of(run, memory)
     kill_warden(run)
     assert is_running(plain)
-    assert len(processes_of(run.id)) == 5
+    assert len(services_of(run.id)) == 5
     with pytest.raises(InternalError, match=f"the warden of run {run.id} is gone"):
         run.request("status", id=daemon)
     other = new_run()

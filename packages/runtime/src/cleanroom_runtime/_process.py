@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +144,6 @@ def run_program(
     program_id = run.new_service_id()
     folder = run.address.directory
     source, output = folder / f"{program_id}.in", folder / f"{program_id}.out"
-    began = time.monotonic()
     try:
         run.request(
             "spawn",
@@ -158,20 +156,21 @@ def run_program(
             directories=[],
             files={str(source): text},
             stop_signal="SIGTERM",
-            stop_timeout=1.0,
+            stop_timeout=3.0,
             time_limit=timeout,
+            gentle=True,
         )
     except WardenRefusalError as exc:
         raise ProcessError(f"{argv[0]} could not be executed: {exc.message}") from exc
     try:
-        code = int(run.request("wait", id=program_id)["exit_code"])
+        ended = run.request("wait", id=program_id)
     except BaseException:
         with contextlib.suppress(InternalError):
             run.request("stop", id=program_id)
         raise
-    if code == -signal.SIGKILL and time.monotonic() - began >= timeout:
+    if ended["late"]:
         raise TimeoutError(f"{argv[0]} was not done after {timeout:g} s")
-    return code, output.read_text(encoding="utf-8", errors="replace")
+    return int(ended["exit_code"]), output.read_text(encoding="utf-8", errors="replace")
 
 
 def _command(spec: ProcessSpec, account: Account, workspace: Workspace) -> list[str]:

@@ -30,6 +30,7 @@ class Child:
         pid: Its process id, and that of its group and session.
         directories: To be removed once it is stopped.
         exit_code: Of one that has ended; minus the number of the signal that ended it.
+        late: Whether it has gone over its time limit.
     """
 
     def __init__(self, pid: int, request: dict[str, Any], since: float) -> None:
@@ -39,10 +40,12 @@ class Child:
         self.exit_code: int | None = None
         self.stopping: list[Connection] = []
         self.waiting: list[Connection] = []
-        self.kill_at: float | None = None
+        self.late = False
+        self._due: float | None = None
         if request.get("time_limit") is not None:
-            self.kill_at = time.monotonic() + float(request["time_limit"])
+            self._due = time.monotonic() + float(request["time_limit"])
         self._asked = False
+        self._gentle = bool(request.get("gentle"))
         self._since = since
         self._stop_signal = getattr(signal, request["stop_signal"])
         self._stop_timeout = float(request["stop_timeout"])
@@ -63,24 +66,33 @@ class Child:
             return
         seconds = self._stop_timeout if patience is None else min(patience, self._stop_timeout)
         kill_at = time.monotonic() + seconds
-        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self._asked:
+            self._due = kill_at if self._due is None else min(self._due, kill_at)
             return
-        self._asked = True
+        self._asked, self._due = True, kill_at
         below = _processes.descendants(self.pid)
         self._below = {pid: _processes.identity(pid) for pid in below}
         _processes.signal_process(self.pid, self._stop_signal)
         for pid in [self.pid, *below]:  # one that is stopped would not hear it
             _processes.signal_process(pid, signal.SIGCONT)
 
-    def kill_if_late(self) -> None:
-        """Kill it if it has outlived its stop signal."""
-        if self.running and self.kill_at is not None and time.monotonic() >= self.kill_at:
+    def due(self) -> float | None:
+        """Return when it is to be asked to end, or killed, on the monotonic clock."""
+        return self._due if self.running else None
+
+    def press_on(self) -> None:
+        """Kill it if it has outlived its stop signal, and send that if it is over its limit."""
+        if not self.running or self._due is None or time.monotonic() < self._due:
+            return
+        if self._asked:
             _processes.signal_group(self.pid, signal.SIGKILL)
+        else:
+            self.late = True
+            self.ask_to_end()
 
     def reap(self) -> bool:
         """Note its end if it has ended, and end what it left. Returns whether it is over."""
-        if self.running and _processes.has_ended(self.pid):
+        if self.running and _processes.has_ended(self.pid) and not self._others_are_leaving():
             left = self._left()  # before its group dies, which may be between them and us
             # Not waited for yet, it still holds its pid, so this cannot hit anybody else's group.
             _processes.signal_group(self.pid, signal.SIGKILL)
@@ -90,6 +102,20 @@ class Child:
                     _processes.kill_tree(pid)
             _processes.remove_shared_memory(self.pid, self._since)
         return not self.running
+
+    def _others_are_leaving(self) -> bool:
+        """Whether its group has others yet, which have time to end because it has."""
+        if not self._gentle or not any(map(self._is_in_group, _processes.descendants(os.getpid()))):
+            return False
+        if not self._asked:
+            self.ask_to_end()
+        return self._due is not None and time.monotonic() < self._due
+
+    def _is_in_group(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            in_group = pid != self.pid and os.getpgid(pid) == self.pid
+            return in_group and _processes.identity(pid) != ""
+        return False
 
     def _left(self) -> dict[int, str]:
         """The processes that it has left to us, with those below them."""
@@ -137,21 +163,18 @@ class Children:
         """Notice who has ended, tell who waits for it, and kill who is late."""
         for child in self._children.values():
             if not child.reap():
-                child.kill_if_late()
+                child.press_on()
                 continue
             if child.stopping:
                 remove_directories(child.directories)
             for connection in child.stopping + child.waiting:
-                connection.reply(known=True, exit_code=child.exit_code)
+                connection.reply(known=True, exit_code=child.exit_code, late=child.late)
             child.stopping, child.waiting = [], []
 
     def due(self) -> list[float]:
-        """Return when processes are to be killed, on the monotonic clock."""
-        return [
-            child.kill_at
-            for child in self._children.values()
-            if child.running and child.kill_at is not None
-        ]
+        """Return when something is to be done about them, on the monotonic clock."""
+        found = [child.due() for child in self._children.values()]
+        return [each for each in found if each is not None]
 
     def end_all(self, but: int | None) -> None:
         """End them all, and whatever they have left to us.
@@ -164,7 +187,7 @@ class Children:
             child.ask_to_end(LAST_PATIENCE)
         while [child for child in self._children.values() if not child.reap()]:
             for child in self._children.values():
-                child.kill_if_late()
+                child.press_on()
             time.sleep(0.002)
         deadline = time.monotonic() + LAST_PATIENCE
         while time.monotonic() < deadline:

@@ -179,7 +179,7 @@ def _end_processes(records: list[Record]) -> None:
         _processes.signal_process(pid, getattr(signal, record["signal"]))
     for pid in [*alive, *below]:
         _processes.signal_process(pid, signal.SIGCONT)
-    _processes.wait_for_end(identities, _STOP_PATIENCE)
+    _processes.wait_for_end({**identities, **below}, _STOP_PATIENCE)
     for pid, was in {**identities, **below}.items():
         if was and _processes.identity(pid) == was:
             _processes.kill_tree(pid)

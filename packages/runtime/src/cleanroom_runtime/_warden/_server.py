@@ -179,7 +179,11 @@ class Warden:
         self._clients.greet(connection, int(request["pid"]))
 
     def _on_spawn(self, connection: Connection, request: Request) -> None:
-        """Start a process."""
+        """Start a process.
+
+        `time_limit`: seconds after which it is asked to end. `gentle`: when it has ended, others of
+        its group have time to end as well, because they leave something when they are killed.
+        """
         connection.reply(pid=self._children.spawn(request).pid)
 
     def _on_register(self, connection: Connection, request: Request) -> None:
