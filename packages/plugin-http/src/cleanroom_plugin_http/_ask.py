@@ -135,12 +135,13 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
 
 
 def _root(exc: BaseException) -> BaseException:
-    """The first cause: what the libraries in between wrapped."""
-    seen: set[int] = set()
-    while id(exc) not in seen:
-        seen.add(id(exc))
+    """What the libraries in between have wrapped, in one of the ways they have."""
+    while type(exc).__module__.startswith(("requests.", "urllib3.")):
         wrapped = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
-        exc = next((each for each in wrapped if isinstance(each, BaseException)), exc)
+        inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+        if inner is None:
+            break
+        exc = inner
     return exc
 
 
