@@ -223,11 +223,6 @@ def test_context_with_keys(bare: Path) -> None:
     assert found == Engine(
         url, "docker context 'far'", tls=True, certificates=str(keys), verify=True
     )
-    assert found.environment() == {
-        "DOCKER_HOST": url,
-        "DOCKER_TLS_VERIFY": "1",
-        "DOCKER_CERT_PATH": str(keys),
-    }
     assert found.warden_record()["tls"] == {"verify": True, "certificates": str(keys)}
 
 
@@ -325,7 +320,6 @@ def test_ssh_is_trusted() -> None:
     engine = Engine("ssh://me@far.example:2222", "a test")
     assert engine.answers()
     assert engine.warden_record() == {"ssh": ["-l", "me", "-p", "2222", "--", "far.example"]}
-    assert engine.environment() == {"DOCKER_HOST": "ssh://me@far.example:2222"}
 
 
 def test_cheap() -> None:

@@ -82,9 +82,10 @@ def launch(
             sweep(engine)
             reach = reach_of(engine)
             labels = {RUN_LABEL: run.id, SERVICE_LABEL: service_id, **owner_labels(engine)}
-            with within_reach(engine, run.address.directory / f"{service_id}.ssh") as near:
+            door = run.address.directory / f"{service_id.rpartition('-')[2]}.engine"
+            with within_reach(engine, door) as url:
                 name = f"cleanroom-{service_id}"
-                container = ServiceContainer(near, spec, name, labels, reach)
+                container = ServiceContainer(engine, url, spec, name, labels, reach)
                 with contextlib.closing(container):
                     container.get_image(spec.pull, progress)
                     host, port = _start(container, reach, spec.port, engine)

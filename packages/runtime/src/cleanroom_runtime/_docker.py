@@ -45,6 +45,7 @@ class ServiceContainer(DockerContainer):
 
     Args:
         engine: The engine to create it on.
+        socket_url: A local socket that leads there.
         spec: What to run.
         name: Its name on the engine.
         labels: Its labels.
@@ -56,9 +57,15 @@ class ServiceContainer(DockerContainer):
     """
 
     def __init__(
-        self, engine: Engine, spec: ContainerSpec, name: str, labels: dict[str, str], reach: Reach
+        self,
+        engine: Engine,
+        socket_url: str,
+        spec: ContainerSpec,
+        name: str,
+        labels: dict[str, str],
+        reach: Reach,
     ) -> None:
-        client = {"version": _api_version(engine), "environment": engine.environment()}
+        client = {"version": _api_version(engine), "environment": {"DOCKER_HOST": socket_url}}
         # testcontainers writes the address of a docker context into DOCKER_HOST of this process.
         with _client_lock:
             before = os.environ.get("DOCKER_HOST")
@@ -69,8 +76,6 @@ class ServiceContainer(DockerContainer):
                     os.environ.pop("DOCKER_HOST", None)
                 else:
                     os.environ["DOCKER_HOST"] = before
-        # Else REQUESTS_CA_BUNDLE would win over the certificates that were set up for the engine.
-        self.get_docker_client().client.api.trust_env = False
         if spec.command is not None:
             self.with_command(list(spec.command))
         self.settled = True

@@ -88,15 +88,6 @@ class Engine:
             record["tls"] = {"verify": self.verify, "certificates": self.certificates}
         return record
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables by which a docker client finds this engine."""
-        variables = {"DOCKER_HOST": self.url}
-        if self.tls:
-            variables["DOCKER_TLS_VERIFY"] = "1" if self.verify else ""
-            if self.certificates:
-                variables["DOCKER_CERT_PATH"] = self.certificates
-        return variables
-
 
 @dataclass(frozen=True, slots=True)
 class NoEngine:

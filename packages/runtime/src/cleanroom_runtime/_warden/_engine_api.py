@@ -10,11 +10,13 @@ An engine is a record of plain data, as it stands in a run's journal:
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import subprocess
+from collections.abc import Generator
 from typing import Any
 
 EngineRecord = dict[str, Any]
@@ -53,58 +55,57 @@ def reason_in(body: bytes) -> str:
         return body.decode(errors="replace").strip()
 
 
+@contextlib.contextmanager
+def open_stream(engine: EngineRecord, timeout: float) -> Generator[socket.socket]:
+    """Connect to the engine, by whatever leads there.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
+    with contextlib.ExitStack() as held:
+        if "socket" in engine:
+            stream = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            stream.settimeout(timeout)
+            stream.connect(engine["socket"])
+        elif "ssh" in engine:
+            stream, theirs = socket.socketpair()
+            held.enter_context(stream)
+            stream.settimeout(timeout)
+            with theirs:
+                process = _start_ssh(engine["ssh"], theirs)
+            held.callback(process.wait)
+            held.callback(process.kill)
+        else:
+            stream = socket.create_connection((engine["host"], engine["port"]), timeout)
+            held.enter_context(stream)
+            if "tls" in engine:
+                stream = _encrypted(stream, engine["host"], engine["tls"])
+                held.enter_context(stream)
+        yield stream
+
+
 class _Connection(http.client.HTTPConnection):
-    """HTTP over whatever leads to the engine."""
+    """HTTP over a stream to the engine."""
 
     def __init__(self, engine: EngineRecord, timeout: float) -> None:
-        super().__init__(
-            engine.get("host") or "localhost", engine.get("port") or 80, timeout=timeout
-        )
+        super().__init__("localhost")
         self._engine = engine
         self._seconds = timeout
-        self._ssh: subprocess.Popen[bytes] | None = None
+        self._held = contextlib.ExitStack()
 
     def connect(self) -> None:
-        if "socket" in self._engine:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(self._seconds)
-            self.sock.connect(self._engine["socket"])
-        elif "ssh" in self._engine:
-            self.sock, self._ssh = _over_ssh(self._engine["ssh"])
-            self.sock.settimeout(self._seconds)
-        else:
-            super().connect()
-            if "tls" in self._engine:
-                self.sock = _encrypted(self.sock, self.host, self._engine["tls"])
+        self.sock = self._held.enter_context(open_stream(self._engine, self._seconds))
 
     def close(self) -> None:
         super().close()
-        if self._ssh is not None:
-            self._ssh.kill()
-            self._ssh.wait()
-            self._ssh = None
+        self._held.close()
 
 
-def start_ssh(arguments: list[str], stream: socket.socket) -> subprocess.Popen[bytes]:
-    """Start an ssh that connects the stream with the engine there. It ends with the stream.
-
-    Raises:
-        OSError: There is no program `ssh`.
-    """
+def _start_ssh(arguments: list[str], stream: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["ssh", "-o", "BatchMode=yes", "-T", *arguments, "docker system dial-stdio"],
         stdin=stream.fileno(), stdout=stream.fileno(), stderr=subprocess.DEVNULL,
     )  # fmt: skip
-
-
-def _over_ssh(arguments: list[str]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            return ours, start_ssh(arguments, theirs)
-        except OSError:
-            ours.close()
-            raise
 
 
 def _encrypted(plain: socket.socket, host: str, tls: dict[str, Any]) -> socket.socket:
@@ -115,6 +116,8 @@ def _encrypted(plain: socket.socket, host: str, tls: dict[str, Any]) -> socket.s
     context = ssl.create_default_context(
         cafile=authority if authority and os.path.exists(authority) else None
     )
+    # Certificates made as docker's documentation says lack what Python 3.13 insists on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not tls["verify"]:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
