@@ -372,7 +372,9 @@ class TestInterrupted:
 
 
 @pytest.fixture
-def script(postgres_image: str, docker_engine: docker.DockerClient) -> Iterator[Any]:
+def script(
+    engine: Engine, postgres_image: str, docker_engine: docker.DockerClient
+) -> Iterator[Any]:
     """Start a process that launches a container in a run of its own and waits."""
     code = textwrap.dedent(
         """
@@ -409,7 +411,7 @@ def script(postgres_image: str, docker_engine: docker.DockerClient) -> Iterator[
         process.wait()
         process.stdout.close()
         for container in of_run(docker_engine, process.run_id):
-            container.remove(force=True, v=True)
+            remove(container.id, engine)
 
 
 @contextlib.contextmanager

@@ -316,9 +316,6 @@ class Inside:
         self.container.kill("SIGUSR1")
         self.container.wait(timeout=30)
 
-    def close(self) -> None:
-        self.container.remove(force=True, v=True)
-
 
 @pytest.fixture
 def inside(
@@ -362,6 +359,6 @@ def inside(
     yield start
     for one in started:
         run_id = one.found.get("run")
-        one.close()
+        remove(one.container.id, engine)
         for container in of_run(docker_engine, run_id) if run_id else []:
-            container.remove(force=True, v=True)
+            remove(container.id, engine)
