@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._database import Database, Template
+    from cleanroom_plugin_postgres._isolation import NotIsolatedWarning
     from cleanroom_plugin_postgres._plugin import PostgresPlugin
     from cleanroom_plugin_postgres._template import template
 
 __version__ = "0.1.0"
 
-__all__ = ["Database", "PostgresPlugin", "Template", "template"]
+__all__ = ["Database", "NotIsolatedWarning", "PostgresPlugin", "Template", "template"]
 
 _ELSEWHERE = {
     "Database": "_database",
+    "NotIsolatedWarning": "_isolation",
     "PostgresPlugin": "_plugin",
     "Template": "_database",
     "template": "_template",

@@ -15,15 +15,26 @@ Kind = Literal["table", "sequence", "derived", "catalogue", "large objects"]
 
 _FIRST_USER_OID = 16384
 
+# What is wrong with a relation: deleting its rows would set something off, or a session may know
+# ahead what a sequence gives.
 _RELATIONS = """
 SELECT pg_relation_filenode(c.oid), c.oid, c.relkind, format('%I.%I', n.nspname, c.relname),
        c.relpersistence = 'u',
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) ELSE 0 END,
-       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled = 'A')
-       OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_enabled = 'A'),
-       coalesce((SELECT seqcache FROM pg_sequence WHERE seqrelid = c.oid), 1)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE pg_relation_filenode(c.oid) IS NOT NULL
+       CASE WHEN c.oid < 16384 THEN ''
+            WHEN EXISTS (SELECT FROM pg_trigger
+                         WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
+              OR EXISTS (SELECT FROM pg_rewrite
+                         WHERE ev_class = c.oid AND ev_enabled IN ('A', 'R'))
+            THEN 'has triggers or rules that always fire'
+            WHEN EXISTS (SELECT FROM pg_sequence WHERE seqrelid = c.oid AND seqcache > 1)
+            THEN 'is cached by sessions'
+            ELSE '' END,
+       c.oid < 16384 OR NOT EXISTS (
+           SELECT FROM pg_attribute WHERE attrelid = c.oid
+           AND (attgenerated = 's' OR atttypid IN ('xml'::regtype, 'xml[]'::regtype)))
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE pg_relation_filenode(c.oid) IS NOT NULL AND NOT c.relisshared
 """
 _LARGE_OBJECTS = ("pg_catalog.pg_largeobject", "pg_catalog.pg_largeobject_metadata")
 
@@ -36,13 +47,16 @@ class Relation:
         kind: `derived` is what follows from a table: its indexes and its oversized values.
         name: Qualified and quoted.
         size: Bytes of a table in the template.
-        plain: Whether putting it back sets off nothing else and depends on nothing else.
+        problem: Why it cannot be put back; empty if it can.
+        is_copyable: Whether its rows, copied out and in, are the same. Generated columns are
+            computed anew, which gives something else if their functions were changed.
     """
 
     kind: Kind
     name: str
     size: int
-    plain: bool
+    problem: str
+    is_copyable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +69,46 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Content:
-    """A template's relations by file node, which its clones share, and its sequences by name."""
+    """A template's relations by file node, which its clones share, and its sequences by name.
+
+    Attributes:
+        relations: By file node.
+        sequences: By name.
+        large_objects: Whether there are any.
+        size: Bytes of the database.
+        problem: Why clones cannot be put back whatever was written; empty if they can.
+    """
 
     relations: Mapping[int, Relation]
     sequences: Mapping[str, Sequence]
-    unlogged: bool
     large_objects: bool
+    size: int
+    problem: str
 
 
 def read_content(connection: Connection) -> Content:
     """Read what is in a fresh clone, which the connection is to."""
     relations: dict[int, Relation] = {}
-    unlogged = False
-    for node, oid, relkind, name, is_unlogged, size, always, cache in connection.execute(
+    problem = ""
+    for node, oid, relkind, name, is_unlogged, size, own_problem, copyable in connection.execute(
         _RELATIONS.encode()
     ).fetchall():
+        if is_unlogged:
+            problem = "the template has unlogged tables"
+        if node in relations:
+            problem = "two tables of the template have the same number"
         kind = _kind(int(str(oid)), str(relkind), str(name))
-        plain = not always and int(str(cache)) == 1
-        relations[int(str(node))] = Relation(kind, str(name), int(str(size)), plain)
-        unlogged = unlogged or bool(is_unlogged)
+        relations[int(str(node))] = Relation(
+            kind, str(name), int(str(size)), str(own_problem), bool(copyable)
+        )
     names = [each.name for each in relations.values() if each.kind == "sequence"]
-    row = connection.execute("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").fetchone()
-    return Content(relations, _read_sequences(connection, names), unlogged, bool(row and row[0]))
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_largeobject_metadata), pg_database_size(current_database())"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    return Content(
+        relations, _read_sequences(connection, names), bool(row[0]), int(str(row[1])), problem
+    )
 
 
 def _read_sequences(connection: Connection, names: list[str]) -> dict[str, Sequence]:

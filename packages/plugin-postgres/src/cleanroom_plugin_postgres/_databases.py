@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, connect
@@ -22,9 +22,10 @@ _LIST_SETTINGS = (
     "temp_tablespaces",
     "unix_socket_directories",
 )
-"""Settings whose stored value is a list that is quoted already."""
+"""Settings whose stored value is a list of names, quoted where they have to be."""
 
-# What CREATE DATABASE ... TEMPLATE forgets, as statements to run for the clone.
+# What CREATE DATABASE ... TEMPLATE forgets, as statements to run for the clone: first the owner,
+# because grants are its own to make.
 _FORGOTTEN = """
 WITH source AS (SELECT * FROM pg_database WHERE datname = %(source)s),
 configuration AS (
@@ -34,14 +35,22 @@ configuration AS (
     WHERE setdatabase = source.oid
 ),
 granted AS (SELECT (aclexplode(datacl)).* FROM source)
+SELECT format('ALTER DATABASE %%I OWNER TO %%I', %(target)s::text, pg_get_userbyid(datdba))
+FROM source WHERE pg_get_userbyid(datdba) <> current_user
+UNION ALL
 SELECT CASE WHEN setrole = 0 THEN format('ALTER DATABASE %%I', %(target)s::text)
             ELSE format('ALTER ROLE %%I IN DATABASE %%I', pg_get_userbyid(setrole),
                         %(target)s::text) END
-       || format(CASE WHEN key = ANY (%(lists)s) THEN ' SET %%I TO %%s' ELSE ' SET %%I TO %%L' END,
-                 key, CASE WHEN value = '' AND key = ANY (%(lists)s) THEN '''''' ELSE value END)
+       || format(' SET %%I TO ', key)
+       || CASE WHEN key = ANY (%(lists)s) THEN coalesce(
+              (SELECT string_agg(
+                   quote_literal(coalesce(replace(part[1], '""', '"'), part[2])), ', ')
+               FROM regexp_matches(value, '"((?:[^"]|"")*)"|([^, ]+)', 'g') AS part), '''''')
+          ELSE quote_literal(value) END
 FROM configuration
 UNION ALL
-SELECT format('REVOKE ALL ON DATABASE %%I FROM PUBLIC', %(target)s::text)
+SELECT format('REVOKE ALL ON DATABASE %%I FROM PUBLIC, %%I', %(target)s::text,
+              pg_get_userbyid(datdba))
 FROM source WHERE datacl IS NOT NULL
 UNION ALL
 SELECT format('GRANT %%s ON DATABASE %%I TO %%s', privilege_type, %(target)s::text,
@@ -52,6 +61,31 @@ UNION ALL
 SELECT format('ALTER DATABASE %%I CONNECTION LIMIT %%s', %(target)s::text, datconnlimit)
 FROM source WHERE datconnlimit >= 0
 """
+
+
+# What keeps a database from being dropped and can be told from within only.
+_KEEPERS = """
+SELECT ARRAY[format('ROLLBACK PREPARED %L', gid)]
+FROM pg_prepared_xacts WHERE database = current_database()
+UNION ALL
+SELECT ARRAY[format('ALTER SUBSCRIPTION %I DISABLE', subname),
+             format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname),
+             format('DROP SUBSCRIPTION %I', subname)]
+FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
+WHERE d.datname = current_database()
+"""
+_OUR_SETTINGS = (
+    "client_encoding = 'UTF8'",
+    "standard_conforming_strings = on",
+    "default_transaction_isolation = 'read committed'",
+    "default_transaction_read_only = off",
+    "row_security = off",
+    "statement_timeout = 0",
+    "lock_timeout = 0",
+    "idle_in_transaction_session_timeout = 0",
+    "plan_cache_mode = force_generic_plan",
+    "jit = off",
+)
 
 
 def quote(name: str) -> str:
@@ -70,9 +104,34 @@ def admin_connection(metadata: Mapping[str, str]) -> Connection:
     return connect(metadata, database)
 
 
+def settle(connection: Connection) -> Connection:
+    """Make a connection of ours work whatever server, database and role set for theirs."""
+    connection.prepare_threshold = None  # with psycopg's, those of ours would be dropped too
+    version = connection.info.server_version
+    statements = ["SET ROLE NONE", *(f"SET {setting}" for setting in _OUR_SETTINGS)]
+    if version >= 140000:
+        statements.append("SET idle_session_timeout = 0")
+    if version >= 170000:
+        statements.append("SET transaction_timeout = 0")
+    run_all(connection, statements)
+    return connection
+
+
 def run(connection: Connection, statement: str) -> None:
     """Execute a statement put together from quoted names."""
     connection.execute(statement.encode())
+
+
+def run_all(connection: Connection, statements: Sequence[str]) -> list[list[tuple[object, ...]]]:
+    """Execute statements put together from quoted names, asked at once. Returns the rows of each.
+
+    They are one transaction, unless they begin and end some of their own.
+    """
+    cursor = connection.execute("; ".join(statements).encode())
+    rows = [cursor.fetchall() if cursor.description else []]
+    while cursor.nextset():
+        rows.append(cursor.fetchall() if cursor.description else [])
+    return rows
 
 
 def clone(connection: Connection, source: str, target: str) -> None:
@@ -95,7 +154,40 @@ def carry_over(connection: Connection, source: str, target: str) -> None:
 
 def drop(connection: Connection, name: str) -> None:
     """Drop a database, ending whatever is connected to it. One that is gone is fine."""
-    run(connection, f"DROP DATABASE IF EXISTS {quote(name)} WITH (FORCE)")
+    from psycopg import errors
+
+    statement = f"DROP DATABASE IF EXISTS {quote(name)} WITH (FORCE)"
+    try:
+        run(connection, statement)
+    except (errors.ObjectInUse, errors.WrongObjectType):
+        free(connection, name)
+        run(connection, statement)
+
+
+def free(connection: Connection, name: str) -> None:
+    """Rid a database of all that keeps it from being dropped or renamed.
+
+    Sessions are ended and kept out. Prepared transactions are rolled back; subscriptions are
+    dropped, and what they had reserved at their publishers stays there.
+    """
+    import psycopg
+
+    unseal(connection, name)
+    info = connection.info
+    with psycopg.connect(
+        info.dsn, password=info.password or None, dbname=name, autocommit=True
+    ) as inside:
+        settle(inside)
+        for statements in inside.execute(_KEEPERS).fetchall():
+            for statement in cast("list[str]", statements[0]):
+                run(inside, statement)
+    run(connection, f"ALTER DATABASE {quote(name)} WITH ALLOW_CONNECTIONS false")
+    end_sessions(connection, name)
+    connection.execute(
+        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots "
+        "WHERE database = %s AND active_pid IS NOT NULL",
+        [name],
+    )
 
 
 def end_sessions(connection: Connection, name: str) -> int:
@@ -130,5 +222,7 @@ def seal_as_template(handle: ServiceHandle) -> str:
 
 
 def rename(connection: Connection, name: str, new_name: str) -> None:
-    """Give a database, which nobody may be connected to, another name."""
+    """Give a database another name, ending whatever is connected to it."""
+    free(connection, name)
     run(connection, f"ALTER DATABASE {quote(name)} RENAME TO {quote(new_name)}")
+    unseal(connection, new_name)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases
-from cleanroom_plugin_postgres._client import connect, make_url
-from cleanroom_plugin_postgres._origin import NotUndoableError, Origin
-from cleanroom_plugin_postgres._undo import Baseline, Undo, mark, take_baseline
-from cleanroom_plugin_postgres._wal import open_log
+from cleanroom_plugin_postgres._client import make_url
+from cleanroom_plugin_postgres._origin import NotUndoableError, TemplateChangedError
+from cleanroom_plugin_postgres._server import Server
+from cleanroom_plugin_postgres._state import Shared, differences
+from cleanroom_plugin_postgres._undo import Baseline, mark, take_baseline
+from cleanroom_plugin_postgres._wal import FIRST_VERSION
 from cleanroom_runtime import run_of
 
 if TYPE_CHECKING:
@@ -24,21 +27,37 @@ if TYPE_CHECKING:
 _MOST_DATABASES = 1000
 
 
+class NotIsolatedWarning(UserWarning):
+    """A test left something changed that all databases of a server share, such as a role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """How often databases were replaced for one reason, and how many seconds that took."""
+
+    count: int
+    seconds: float
+
+
 @dataclass
 class Slot:
     """One database name of this process's, and what stands under it.
 
     Attributes:
+        number: Its place among this process's slots. The first one free is leased first.
         name: The database's name. No other process has it.
         template: What the database was cloned from; `None` while there is none.
         baseline: Its last clean state; `None` where it cannot be told.
         connection: Ours to the database, to undo with.
+        shared: What all databases shared when it was leased.
     """
 
+    number: int
     name: str
     template: str | None = None
     baseline: Baseline | None = None
     connection: Connection | None = None
+    shared: Shared = field(default_factory=dict[str, str])
 
     def disconnect(self) -> None:
         """Close our own connection to the database."""
@@ -49,18 +68,37 @@ class Slot:
 
 @contextmanager
 def lease(handle: ServiceHandle) -> Iterator[ServiceHandle]:
-    """Lease a clean database. The handle's metadata names what it is cloned from (`template`)."""
+    """Lease a clean database. The handle's metadata names what it is cloned from (`template`).
+
+    Afterwards a `NotIsolatedWarning` names what was changed that no database has of its own.
+    """
     pool = _pool(handle)
     slot = pool.take(handle.metadata.get("template", _databases.PRISTINE))
     try:
         yield with_database(handle, slot.name)
     finally:
-        pool.give_back(slot)
+        changes = pool.give_back(slot)
+        if changes:
+            warnings.warn(
+                f"{', '.join(changes)} on the server of {handle.service_name!r}, by this test or "
+                "at the same time: databases share that, so other tests see it",
+                NotIsolatedWarning,
+                stacklevel=3,
+            )
 
 
 def keep(handle: ServiceHandle, database: str) -> ServiceHandle:
     """Set a leased database aside, as it is. Returns the handle it is found with from now on."""
     return with_database(handle, _pool(handle).set_aside(database))
+
+
+def replaced(handle: ServiceHandle) -> Mapping[str, Replaced]:
+    """Return why databases were replaced that this process had leased, and what that cost.
+
+    A database is replaced by a fresh clone when what was written to it cannot be undone in place.
+    """
+    pool = _pools.get((handle.id, os.getpid()))
+    return dict(pool.replaced) if pool is not None else {}
 
 
 def close(handle: ServiceHandle) -> None:
@@ -86,58 +124,69 @@ class _Pool:
     """The databases of one service that this process has leased names for."""
 
     def __init__(self, handle: ServiceHandle) -> None:
+        self.replaced: dict[str, Replaced] = {}
         self._handle = handle
         self._prefix = handle.metadata["database_name"]
         self._lock = threading.Lock()
+        self._slots: list[Slot] = []
         self._free: list[Slot] = []
-        self._taken: dict[str, Slot] = {}
         self._kept = 0
-        self._admin_connection: Connection | None = None
-        self._undoing: dict[str, Undo | None] = {}
-        self._replaced: Counter[str] = Counter()
+        self._server: Server | None = None
 
     def take(self, template: str) -> Slot:
         """Return a slot with a clean clone of the template."""
         with self._lock:
-            slot = self._fitting(template) or Slot(self._new_name())
+            slot = self._first_free()
             try:
                 self._renew(slot, template)
+                slot.shared = slot.baseline.shared if slot.baseline else self._own.reader.shared()
             except BaseException:
+                slot.disconnect()  # which may be in the middle of a transaction
                 self._free.append(slot)
                 raise
-            self._taken[slot.name] = slot
             return slot
 
-    def give_back(self, slot: Slot) -> None:
-        """Take a slot back, as the test left it."""
+    def give_back(self, slot: Slot) -> list[str]:
+        """Take a slot back, as the test left it. Returns what changed that databases share."""
+        import psycopg
+
         with self._lock:
-            self._taken.pop(slot.name, None)
             self._free.append(slot)
+            if self._server is None or self._server.admin.closed:
+                return []
+            try:
+                return differences(slot.shared, self._server.reader.shared())
+            except psycopg.Error:
+                return []  # the server, or our connection to it, is gone
 
     def set_aside(self, database: str) -> str:
         """Give a leased database a name of its own, so that nobody renews it."""
         with self._lock:
-            slot = self._taken[database]
+            slot = next(slot for slot in self._slots if slot.name == database)
             self._kept += 1
             name = f"{slot.name}_kept_{self._kept}"
             slot.disconnect()
-            _databases.end_sessions(self._admin, slot.name)
-            _databases.rename(self._admin, slot.name, name)
+            _databases.rename(self._own.admin, slot.name, name)
             slot.template = None
             return name
 
     def close(self) -> None:
         """Close all connections."""
         with self._lock:
-            for slot in [*self._free, *self._taken.values()]:
+            for slot in self._slots:
                 slot.disconnect()
-            if self._admin_connection is not None:
-                self._admin_connection.close()
+            if self._server is not None:
+                self._server.admin.close()
 
-    def _fitting(self, template: str) -> Slot | None:
-        """A free slot, one of the same template first."""
-        self._free.sort(key=lambda slot: slot.template == template)
-        return self._free.pop() if self._free else None
+    def _first_free(self) -> Slot:
+        """The free slot that is always the first to be taken, so that a test's URL is the same."""
+        if not self._free:
+            number = len(self._slots)
+            self._slots.append(Slot(number, self._new_name()))
+            return self._slots[-1]
+        slot = min(self._free, key=lambda slot: slot.number)
+        self._free.remove(slot)
+        return slot
 
     def _new_name(self) -> str:
         reply = run_of(self._handle.id).request(
@@ -147,59 +196,72 @@ class _Pool:
 
     def _renew(self, slot: Slot, template: str) -> None:
         """Make what stands under the slot's name a clean clone of the template."""
-        import psycopg
-
+        reason = None
         if slot.template == template:
-            try:
-                self._undo_in_place(slot, template)
-            except NotUndoableError as exc:
-                self._replaced[str(exc)] += 1
-            except psycopg.Error as exc:
-                self._replaced[f"undoing failed: {str(exc).splitlines()[0]}"] += 1
-            else:
+            reason = self._undo_in_place(slot, template)
+            if reason is None:
                 return
+        elif slot.template is not None:
+            reason = "another template was asked for"
+        begun = time.perf_counter()
         self._replace(slot, template)
+        if reason is not None:
+            so_far = self.replaced.get(reason, Replaced(0, 0.0))
+            seconds = so_far.seconds + time.perf_counter() - begun
+            self.replaced[reason] = Replaced(so_far.count + 1, seconds)
 
-    def _undo_in_place(self, slot: Slot, template: str) -> None:
+    def _undo_in_place(self, slot: Slot, template: str) -> str | None:
         """Undo what was written since the last clean state.
 
-        Raises:
-            NotUndoableError: The database must be replaced; says why.
+        Returns:
+            Why the database must be replaced; `None` if it is clean.
         """
-        if template not in self._undoing:
-            log = open_log(self._admin)
-            origin = Origin(self._admin, template, f"{slot.name}_origin", self._connect)
-            self._undoing[template] = Undo(self._admin, log, origin) if log else None
-        undo = self._undoing[template]
-        if undo is None or slot.baseline is None:
-            raise NotUndoableError("this server cannot tell what was written")
-        if slot.connection is None or slot.connection.closed:
-            slot.connection = self._connect(slot.name)
-        slot.baseline = undo.undo(slot.name, slot.baseline, slot.connection)
+        import psycopg
+
+        server = self._own
+        for is_last in (False, True):
+            try:
+                undo = server.undo(template, slot.name)
+                if undo is None or slot.baseline is None:
+                    return "this server cannot tell what was written"
+                if slot.connection is None or slot.connection.closed:
+                    slot.connection = server.connect_to_undo(slot.name)
+                slot.baseline = undo.undo(slot.name, slot.baseline, slot.connection)
+            except TemplateChangedError as exc:
+                server.forget(template)
+                return str(exc)
+            except NotUndoableError as exc:
+                return str(exc)
+            except psycopg.Error as exc:
+                # A test may have ended all sessions but its own, and ours with them.
+                lost = server.admin.closed or slot.connection is None or slot.connection.closed
+                server = self._own
+                slot.disconnect()
+                if is_last or not lost:
+                    return f"undoing failed: {str(exc).splitlines()[0]}"
+            else:
+                return None
+        return None
 
     def _replace(self, slot: Slot, template: str) -> None:
         """Put a fresh clone of the template under the slot's name."""
         slot.disconnect()
         slot.template = slot.baseline = None
-        _databases.drop(self._admin, slot.name)
-        before = mark(self._admin)
-        _databases.clone(self._admin, template, slot.name)
+        server = self._own
+        _databases.drop(server.admin, slot.name)
+        tells = server.admin.info.server_version >= FIRST_VERSION
+        before = mark(server.admin) if tells else None
+        _databases.clone(server.admin, template, slot.name)
+        if before:
+            slot.baseline = take_baseline(server.reader, slot.name, template, before)
         slot.template = template
-        slot.baseline = take_baseline(self._admin, slot.name, before)
-        undo = self._undoing.get(template)
-        if undo is not None and undo.ignorant:
-            slot.connection = self._connect(slot.name)
-            undo.learn(slot.connection)
-
-    def _connect(self, database: str) -> Connection:
-        return connect(self._handle.metadata, database)
 
     @property
-    def _admin(self) -> Connection:
-        if self._admin_connection is None or self._admin_connection.closed:
-            self._admin_connection = _databases.admin_connection(self._handle.metadata)
-            self._undoing.clear()
-        return self._admin_connection
+    def _own(self) -> Server:
+        """Our connection to the server; a new one if it was lost."""
+        if self._server is None or self._server.admin.closed:
+            self._server = Server(self._handle.metadata)
+        return self._server
 
 
 _pools: dict[tuple[str, int], _Pool] = {}
@@ -209,3 +271,13 @@ _pools_lock = threading.Lock()
 def _pool(handle: ServiceHandle) -> _Pool:
     with _pools_lock:
         return _pools.setdefault((handle.id, os.getpid()), _Pool(handle))
+
+
+def _unlock() -> None:
+    """Another thread may have held the lock when this process was forked."""
+    global _pools_lock
+    _pools_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

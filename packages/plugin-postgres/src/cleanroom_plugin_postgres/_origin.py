@@ -11,25 +11,39 @@ from cleanroom_plugin_postgres._content import Content, Relation, read_content
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
 
-LARGEST_COPY = 32 * 1024 * 1024
-"""Bytes of a table above which it is not put back row by row."""
+LARGEST_COPY = 2 * 1024 * 1024
+"""Bytes of a table above which a fresh clone is made sooner than its rows are put back."""
+_MOST_KEPT = 64 * 1024 * 1024
+"""Bytes of rows that are kept in memory."""
 
 
 class NotUndoableError(Exception):
     """The database has to be replaced; the message says why."""
 
 
+class TemplateChangedError(NotUndoableError):
+    """So it has, and what was known of the template does not hold any more."""
+
+
 class Origin:
-    """An untouched clone of a template, made when the first row has to be looked up in it."""
+    """An untouched clone of a template, made when something has to be looked up in it.
+
+    Args:
+        admin: A connection to the maintenance database.
+        template: The template's name.
+        name: A name for the clone, which no other database has.
+        connect: Opens a connection to a database.
+    """
 
     def __init__(
         self, admin: Connection, template: str, name: str, connect: Callable[[str], Connection]
     ) -> None:
+        self.template = template
         self._admin = admin
-        self._template = template
         self._name = name
         self._connect = connect
         self._made = False
+        self._kept = 0
         self._rows: dict[str, tuple[bytes, str]] = {}
 
     def content(self) -> Content:
@@ -37,26 +51,37 @@ class Origin:
         with self._open() as connection:
             return read_content(connection)
 
-    def _open(self) -> Connection:
-        if not self._made:
-            _databases.drop(self._admin, self._name)
-            _databases.clone(self._admin, self._template, self._name)
-            self._made = True
-        return self._connect(self._name)
-
     def copy_in(self, table: Relation) -> tuple[str, bytes]:
         """Return the statement that copies a table's rows in, and the rows.
 
         Raises:
-            NotUndoableError: There are too many.
+            NotUndoableError: There are too many, or they would not be the same.
         """
         if table.size > LARGEST_COPY:
             raise NotUndoableError(f"rows of {table.name} were changed, and it is large")
+        if not table.is_copyable:
+            raise NotUndoableError(
+                f"rows of {table.name} were changed, which has generated columns or XML"
+            )
         if table.name not in self._rows:
-            with self._open() as connection:
-                self._rows[table.name] = _copy_out(connection, table.name)
+            self._rows[table.name] = self._look_up(table.name)
         rows, columns = self._rows[table.name]
         return f"COPY {table.name} ({columns}) FROM STDIN (FORMAT binary)", rows
+
+    def _look_up(self, table: str) -> tuple[bytes, str]:
+        if self._kept > _MOST_KEPT:
+            raise NotUndoableError("rows of many tables were changed")
+        with self._open() as connection:
+            rows, columns = _copy_out(connection, table)
+        self._kept += len(rows)
+        return rows, columns
+
+    def _open(self) -> Connection:
+        if not self._made:
+            _databases.drop(self._admin, self._name)
+            _databases.clone(self._admin, self.template, self._name)
+            self._made = True
+        return self._connect(self._name)
 
 
 def _copy_out(connection: Connection, table: str) -> tuple[bytes, str]:

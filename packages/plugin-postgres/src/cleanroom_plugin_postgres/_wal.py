@@ -1,15 +1,17 @@
 """What was written to a database, as the server's write-ahead log knows it.
 
-The log has every change of every relation, rolled-back ones and sequences included. Asking it takes
+The log has every change of every relation, sequences included, and who made it. Asking it takes
 the contrib module `pg_walinspect` (PostgreSQL 15 and later) and a superuser. What it does not have
 are unlogged tables, so a database that has any is not asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cleanroom_plugin_postgres._databases import literal, run_all
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
@@ -18,41 +20,81 @@ FIRST_VERSION = 150000
 
 CATALOGUE_MAP = -1
 """Stands for the file that says where a database's own catalogues lie."""
+TEMPLATE = -2
+"""Stands for the template."""
+UNTOLD = -3
+"""Stands for what an extension wrote in a way of its own."""
 
 Writes = Mapping[int, frozenset[str]]
 """By file node, the kinds of log records that touched it: `"Heap INSERT"`, `"Sequence LOG"`..."""
 
-# Locks on rows, hints, and what pruning tidies away are no changes of content.
-_NO_CHANGE = ("LOCK", "LOCK_UPDATED", "FPI_FOR_HINT", "VISIBLE", "FREEZE_PAGE", "VACUUM")
+_LONGEST = 2 * 1024 * 1024
+"""Bytes of log above which a fresh clone is made sooner than they are read."""
 
-# One row with no file node says up to where was asked, and which transaction came next before that.
+# Locks on rows, hints, and what pruning tidies away are no changes of content.
+_NO_CHANGE = "'LOCK', 'LOCK_UPDATED', 'FPI_FOR_HINT', 'VISIBLE', 'FREEZE_PAGE', 'VACUUM'"
+# Each of their records touches one relation.
+_KNOWN = "'Heap', 'Heap2', 'Btree', 'Hash', 'Gin', 'Gist', 'SPGist', 'BRIN', 'Sequence', 'XLOG'"
+# What a rolled-back transaction leaves nothing of, all but these.
+_LASTING = "('Sequence LOG', 'Heap INPLACE', 'RelMap UPDATE')"
+
+_WIDE = "(next + (xid::text::bigint - next % 4294967296 + 6442450944) % 4294967296 - 2147483648)"
+# One row with no file node says up to where was asked, and how many bytes of log were the
+# database's. Parameters: start of the log to read, the database, the template, transactions to
+# leave out.
 _SCAN = f"""
-WITH reach AS MATERIALIZED (SELECT {{end}} AS lsn)
-SELECT NULL, pg_snapshot_xmax(pg_current_snapshot())::text, lsn::text FROM reach
+WITH reach AS MATERIALIZED (
+    SELECT lsn, lsn - $1 AS length, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+    FROM (SELECT {{end}} AS lsn) AS position
+),
+record AS (
+    SELECT string_to_array(split_part(block_ref, ' ', 4), '/') AS place,
+           resource_manager AS manager,
+           resource_manager || ' ' || replace(record_type, '+INIT', '') AS kind, description,
+           xid, next, record_length - fpi_length AS length
+    FROM reach, LATERAL pg_get_wal_records_info($1, lsn)
+    WHERE reach.length < {_LONGEST}
+      AND (position('/' || $2::text || '/' IN block_ref) > 0
+           OR position('/' || $3::text || '/' IN block_ref) > 0 OR resource_manager = 'RelMap')
+      AND record_type NOT IN ({_NO_CHANGE}) AND record_type NOT LIKE 'PRUNE%'
+      AND xid <> ALL ($4)
+),
+touch AS (
+    SELECT CASE WHEN manager = 'RelMap' THEN {CATALOGUE_MAP}
+                WHEN place[2]::oid = $3 THEN {TEMPLATE}
+                WHEN manager IN ({_KNOWN}) THEN place[3]::bigint
+                ELSE {UNTOLD} END AS node, kind, xid, next, sum(length) AS length
+    FROM record
+    WHERE place[2]::oid IN ($2, $3)
+       OR (manager = 'RelMap' AND split_part(description, ' ', 2)::oid = $2)
+    GROUP BY 1, 2, 3, 4
+)
+SELECT NULL, lsn::text, length < {_LONGEST}, (SELECT coalesce(sum(length), 0) FROM touch)::bigint
+FROM reach
 UNION ALL
-SELECT coalesce(match[2]::bigint, {CATALOGUE_MAP}),
-       string_agg(DISTINCT resource_manager || ' ' || replace(record_type, '+INIT', ''), '|'), NULL
-FROM reach, LATERAL pg_get_wal_records_info(%(start)s::pg_lsn, lsn) AS record
-LEFT JOIN LATERAL regexp_matches(block_ref, 'rel \\d+/(\\d+)/(\\d+)', 'g') AS match ON true
-WHERE (match[1]::oid = %(database)s OR resource_manager = 'RelMap')
-  AND NOT record_type = ANY (%(no_change)s) AND record_type NOT LIKE 'PRUNE%%'
-  AND NOT xid::text = ANY (%(own)s)
-GROUP BY 1
+SELECT node, string_agg(DISTINCT kind, '|'), NULL, NULL FROM touch
+WHERE kind IN {_LASTING} OR xid::text = '0'
+   OR pg_xact_status({_WIDE}::text::xid8) IS DISTINCT FROM 'aborted'
+GROUP BY node
 """
+
+
+class TooLongError(Exception):
+    """More was written to the log than is worth reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was written to a database.
+    """What was written to a database, rolled-back transactions left out.
 
     Attributes:
         writes: By file node.
-        next_transaction: Transactions from this one on wrote nothing before `end`.
+        length: Bytes of the database's part of the log, rolled-back transactions included.
         end: The log's position up to which was asked.
     """
 
     writes: Writes
-    next_transaction: int
+    length: int
     end: str
 
 
@@ -62,41 +104,55 @@ class WriteLog:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         # What is asked about must have been written out. Before version 17 that takes a commit.
-        self._flushes = connection.info.server_version >= 170000
+        self._emit: list[str] = []
         end = "pg_logical_emit_message(false, 'cleanroom', '', true)"
-        self._scan = _SCAN.format(end=end if self._flushes else "%(end)s::pg_lsn").encode()
-        connection.execute("SET synchronous_commit = on")
+        if connection.info.server_version < 170000:
+            message = "pg_logical_emit_message(true, 'cleanroom', '')::text"
+            self._emit = [
+                "BEGIN",
+                f"SELECT set_config('cleanroom.end', {message}, false)",
+                "COMMIT",
+            ]
+            end = "current_setting('cleanroom.end')::pg_lsn"
+        scan = f"PREPARE cleanroom_scan (pg_lsn, oid, oid, xid[]) AS {_SCAN.format(end=end)}"
+        run_all(connection, ["SET synchronous_commit = on", scan])
 
-    def scan(self, database: int, start: str, *, own: Collection[str] = ()) -> Scan:
+    def scan(
+        self,
+        databases: tuple[int, int],
+        start: str,
+        *,
+        without: Collection[str] = (),
+        after: Sequence[str] = (),
+    ) -> tuple[Scan, list[list[tuple[object, ...]]]]:
         """Return what was written to a database from a position up to now.
 
         Args:
-            database: The database's oid.
+            databases: Oids of the database and of its template.
             start: The position.
-            own: Ids of transactions to leave out.
+            without: Ids of transactions to leave out.
+            after: Statements to execute first.
+
+        Returns:
+            The scan, and the rows of those statements.
 
         Raises:
+            TooLongError: That is too much to read.
             psycopg.Error: The log does not reach back that far any more.
         """
-        values: dict[str, object] = {
-            "start": start,
-            "database": database,
-            "no_change": list(_NO_CHANGE),
-            "own": list(own),
-        }
-        if not self._flushes:
-            row = self._connection.execute(
-                "SELECT pg_logical_emit_message(true, 'cleanroom', '')::text"
-            ).fetchone()
-            values["end"] = row[0] if row else ""
-        rows = self._connection.execute(self._scan, values).fetchall()
+        arguments = f"{literal(start)}, {databases[0]}, {databases[1]}, '{{{','.join(without)}}}'"
+        answers = run_all(
+            self._connection, [*after, *self._emit, f"EXECUTE cleanroom_scan({arguments})"]
+        )
+        _, end, is_whole, length = next(row for row in answers[-1] if row[0] is None)
+        if not is_whole:
+            raise TooLongError
         writes = {
             int(str(node)): frozenset(str(kinds).split("|"))
-            for node, kinds, _ in rows
+            for node, kinds, *_ in answers[-1]
             if node is not None
         }
-        _, next_transaction, end = next(row for row in rows if row[0] is None)
-        return Scan(writes, int(str(next_transaction)), str(end))
+        return Scan(writes, int(str(length)), str(end)), answers[: len(after)]
 
 
 def open_log(connection: Connection) -> WriteLog | None:

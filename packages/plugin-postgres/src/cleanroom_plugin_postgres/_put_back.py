@@ -1,0 +1,118 @@
+"""Putting back the rows, sequences and large objects that were written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cleanroom_plugin_postgres._content import Content, Relation, Sequence
+from cleanroom_plugin_postgres._databases import literal, run_all
+from cleanroom_plugin_postgres._origin import NotUndoableError, Origin, TemplateChangedError
+from cleanroom_plugin_postgres._wal import CATALOGUE_MAP, TEMPLATE, UNTOLD, Writes
+
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._client import Connection
+
+_INSERTS = frozenset({"Heap INSERT", "Heap2 MULTI_INSERT", "Heap CONFIRM"})
+_SEQUENCE = frozenset({"Sequence LOG"})
+_IN_PLACE = frozenset({"Heap INPLACE"})
+_OF_CATALOGUES = "pg_catalog."
+
+
+def put_back(
+    connection: Connection, content: Content, origin: Origin, writes: Writes, since: int | None
+) -> str:
+    """Put back what was written to, in one transaction.
+
+    Args:
+        connection: To the database.
+        content: What is in the template.
+        origin: Knows its rows.
+        writes: What was written to, and how.
+        since: Rows of this transaction and later ones were added; `None` if that says nothing.
+
+    Returns:
+        The id of the transaction.
+
+    Raises:
+        NotUndoableError: Something else was written to as well.
+    """
+    touched = _sorted(content, writes)
+    # Whoever has written to a table is waited for: what it adds would be seen by nobody later.
+    tables = ", ".join(f"ONLY {each.name}" for each, _ in touched if each.kind != "sequence")
+    lock = f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"
+    steps = ["BEGIN", lock] if tables else ["BEGIN"]
+    copies: list[tuple[str, bytes]] = []
+    for relation, kinds in touched:
+        if relation.kind == "sequence":
+            steps.append(_set_back(relation, content.sequences[relation.name]))
+        elif relation.kind == "large objects":
+            steps.append(_unlink_large_objects(content))
+        else:
+            added_only = since is not None and kinds <= _INSERTS
+            steps.append(_delete(relation, since if added_only else None))
+            if relation.size and not added_only:
+                copies.append(origin.copy_in(relation))
+    for statement, rows in copies:
+        run_all(connection, steps)
+        steps.clear()
+        with connection.cursor().copy(statement.encode()) as copy:
+            copy.write(rows)
+    answers = run_all(connection, [*steps, "SELECT pg_current_xact_id()::xid::text", "COMMIT"])
+    return str(answers[-2][0][0])
+
+
+def _sorted(content: Content, writes: Writes) -> list[tuple[Relation, frozenset[str]]]:
+    """The relations that were written to, with how; refuses what cannot be put back."""
+    if TEMPLATE in writes:
+        raise TemplateChangedError("the template was written to")
+    if UNTOLD in writes:
+        raise NotUndoableError("an extension wrote in a way of its own")
+    touched: list[tuple[Relation, frozenset[str]]] = []
+    catalogues: dict[str, frozenset[str]] = {}
+    is_rewritten = CATALOGUE_MAP in writes
+    for node, kinds in writes.items():
+        relation = content.relations.get(node)
+        if relation is None:
+            # Sequences count rolled back or not; what made a new one was rolled back, or is seen.
+            is_rewritten = is_rewritten or not kinds <= _SEQUENCE
+        elif relation.kind == "catalogue":
+            catalogues[relation.name.removeprefix(_OF_CATALOGUES)] = kinds
+        elif relation.kind != "derived":
+            touched.append((relation, kinds))
+    if catalogues or is_rewritten:
+        raise NotUndoableError(_what_happened(catalogues))
+    for relation, _ in touched:
+        if relation.problem:
+            raise NotUndoableError(f"{relation.name} {relation.problem}")
+    return touched
+
+
+def _what_happened(catalogues: Mapping[str, frozenset[str]]) -> str:
+    """Say in few words what made these catalogues change."""
+    changed = {name for name, kinds in catalogues.items() if not kinds <= _IN_PLACE}
+    if changed == {"pg_class"}:
+        return "a table was truncated, rewritten or altered"
+    if changed <= {"pg_statistic", "pg_statistic_ext_data", "pg_class"} and catalogues:
+        return "a table was vacuumed or analysed"
+    return "the schema was changed"
+
+
+def _set_back(relation: Relation, sequence: Sequence) -> str:
+    called = str(sequence.is_called).lower()
+    return f"SELECT pg_catalog.setval({literal(relation.name)}, {sequence.value}, {called})"
+
+
+def _delete(table: Relation, since: int | None) -> str:
+    """The statement that deletes the rows that were added, or all of them."""
+    if table.size == 0 or since is None:
+        return f"DELETE FROM ONLY {table.name}"
+    oldest = f"pg_catalog.age('{since & 0xFFFFFFFF}'::pg_catalog.xid)"
+    # Of rows that are two thousand million transactions old, the age is below zero.
+    return f"DELETE FROM ONLY {table.name} WHERE pg_catalog.age(xmin) BETWEEN 0 AND {oldest}"
+
+
+def _unlink_large_objects(content: Content) -> str:
+    if content.large_objects:
+        raise NotUndoableError("large objects were changed, and the template has some")
+    return "SELECT count(pg_catalog.lo_unlink(oid)) FROM pg_catalog.pg_largeobject_metadata"

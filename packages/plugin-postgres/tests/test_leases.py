@@ -1,0 +1,200 @@
+"""Leases of databases: their names, who leases them, and what no lease can keep to itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from cleanroom import ServiceHandle
+from cleanroom_plugin_postgres import NotIsolatedWarning, PostgresPlugin
+from cleanroom_plugin_postgres._database import as_template
+from cleanroom_plugin_postgres._databases import admin_connection, clone, seal
+from cleanroom_plugin_postgres._isolation import close, keep, replaced
+from tests.grounds import Ground, Server, find_ground
+
+TEMPLATE = "CREATE TABLE people (name text); INSERT INTO people VALUES ('Ada')"
+
+
+@pytest.fixture(scope="module", params=["embedded", "installed"])
+def own(request: pytest.FixtureRequest) -> Iterator[Server]:
+    ground = find_ground(request.param, request)
+    plugin = ground.plugin(database_name="odd-$name").with_init_script(TEMPLATE)
+    handle = plugin.start()
+    yield Server(plugin, handle)
+    plugin.stop(handle)
+
+
+def connect(isolated: ServiceHandle) -> psycopg.Connection[Any]:
+    return psycopg.connect(isolated.url, autocommit=True)
+
+
+def run(server: Server, *statements: str) -> None:
+    """Run statements in a lease."""
+    with server.plugin.isolate(server.handle) as isolated, connect(isolated) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    ("statements", "named", "undo"),
+    [
+        (["CREATE ROLE \"a role\""], 'role "a role" (added)', 'DROP ROLE "a role"'),
+        (["ALTER ROLE there PASSWORD 'x'"], "role there (changed)", "SELECT"),
+        (["ALTER ROLE there SET work_mem = '5MB'"], "settings of role there (added)",
+         "ALTER ROLE there RESET ALL"),
+        (["GRANT pg_monitor TO there"], "membership of there in pg_monitor (added)",
+         "REVOKE pg_monitor FROM there"),
+        (["ALTER SYSTEM SET work_mem = '5MB'"], "settings made by ALTER SYSTEM (changed)",
+         "ALTER SYSTEM RESET ALL"),
+        (["GRANT SET ON PARAMETER log_statement TO there"],
+         "grants on setting log_statement (added)",
+         "REVOKE SET ON PARAMETER log_statement FROM there"),
+        (["SET allow_in_place_tablespaces = on", "CREATE TABLESPACE other LOCATION ''"],
+         "tablespace other (added)", "DROP TABLESPACE other"),
+    ],
+)  # fmt: skip
+def test_what_all_databases_share_is_told(
+    own: Server, statements: list[str], named: str, undo: str
+) -> None:
+    """A test that changes roles, settings or tablespaces of the server is told what it changed."""
+    with admin_connection(own.handle.metadata) as admin:
+        admin.execute("DROP ROLE IF EXISTS there")
+        admin.execute("CREATE ROLE there")
+    with pytest.warns(NotIsolatedWarning) as told:
+        run(own, *statements)
+    assert named in str(told[0].message)
+    assert "odd-$name" not in str(told[0].message)
+    with admin_connection(own.handle.metadata) as admin:
+        admin.execute(undo.encode())
+        admin.execute("DROP ROLE there")
+
+
+def test_what_was_put_right_again_is_not_told(own: Server) -> None:
+    """A role that is made and dropped in one test, or made between two, is no one's fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(own, "CREATE ROLE passing", "DROP ROLE passing")
+        with admin_connection(own.handle.metadata) as admin:
+            admin.execute("CREATE ROLE between_leases")
+        run(own, "ALTER DATABASE \"odd-$name_1\" SET work_mem = '5MB'", "CREATE TABLE made ()")
+        run(own)
+
+
+def test_a_warning_that_is_an_error_leaves_the_database_free(own: Server) -> None:
+    """Where warnings are errors, the test that made a role fails, and the next one is as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(NotIsolatedWarning, match="role raised"):
+            run(own, "CREATE ROLE raised")
+    with own.plugin.isolate(own.handle) as isolated:
+        assert isolated.require("database_name") == "odd-$name_1"
+
+
+def test_the_name_stays_the_same(own: Server) -> None:
+    """A lease has the first name whenever it is free, whatever was leased beside it before."""
+    with admin_connection(own.handle.metadata) as admin:
+        clone(admin, own.handle.require("template"), "second")
+        seal(admin, "second")
+    second = as_template(own.handle, "second")
+    with own.plugin.isolate(own.handle) as first, own.plugin.isolate(second) as beside:
+        assert beside.url != first.url
+    for handle in (second, own.handle):
+        with own.plugin.isolate(handle) as isolated:
+            assert isolated.url == first.url
+
+
+def test_threads_lease_at_once(own: Server) -> None:
+    """Threads that lease at the same time have databases of their own, each of them clean."""
+    together = threading.Barrier(4)
+
+    def work(number: int) -> list[str]:
+        names: list[str] = []
+        for _ in range(3):
+            together.wait(60)
+            with own.plugin.isolate(own.handle) as isolated, connect(isolated) as connection:
+                found = connection.execute("SELECT name FROM people").fetchall()
+                assert found == [("Ada",)]
+                connection.execute("INSERT INTO people VALUES (%s)", [str(number)])
+                names.append(isolated.require("database_name"))
+                together.wait(60)
+        return names
+
+    with ThreadPoolExecutor(4) as threads:
+        names = list(threads.map(work, range(4)))
+    for lease in zip(*names, strict=True):
+        assert len(set(lease)) == 4
+
+
+def test_a_fork_leases_its_own(own: Server) -> None:
+    """A forked process has another database than its parent, whose connections it leaves alone."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def child() -> None:
+        with own.plugin.isolate(own.handle) as isolated, connect(isolated) as connection:
+            connection.execute("INSERT INTO people VALUES ('child')")
+            answers.put(isolated.require("database_name"))
+        close(own.handle)
+
+    with own.plugin.isolate(own.handle) as isolated, connect(isolated) as connection:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking among threads
+            process = context.Process(target=child)
+            process.start()
+        assert answers.get(timeout=60) != isolated.require("database_name")
+        process.join(60)
+        assert process.exitcode == 0
+        assert connection.execute("SELECT name FROM people").fetchall() == [("Ada",)]
+    before = replaced(own.handle)
+    run(own)
+    assert replaced(own.handle) == before
+
+
+def test_what_is_kept_stays_as_it_is(own: Server) -> None:
+    """A database that is kept has what the test left, under a name that is never leased again."""
+    with own.plugin.isolate(own.handle) as isolated:
+        left = connect(isolated)
+        left.execute("INSERT INTO people VALUES ('kept')")
+        kept = keep(own.handle, isolated.require("database_name"))
+    with own.plugin.isolate(own.handle) as again:
+        assert again.url == isolated.url
+        with connect(again) as connection:
+            assert connection.execute("SELECT name FROM people").fetchall() == [("Ada",)]
+    with connect(kept) as connection:
+        assert connection.execute("SELECT count(*) FROM people").fetchone() == (2,)
+    left.close()
+
+
+def test_a_user_who_is_no_superuser(
+    start: Callable[[PostgresPlugin], ServiceHandle], own: Server
+) -> None:
+    """In a server where the log cannot be read every lease has a new database, and says why."""
+    with admin_connection(own.handle.metadata) as admin:
+        admin.execute("DROP ROLE IF EXISTS maker")
+        admin.execute("CREATE ROLE maker LOGIN CREATEDB CREATEROLE PASSWORD 'secret'")
+    url = f"postgresql://maker:secret@127.0.0.1:{own.handle.port}/postgres"
+    plugin = PostgresPlugin("elsewhere", url=url, backend="external")
+    server = Server(plugin, start(plugin))
+    for _ in range(3):
+        with plugin.isolate(server.handle) as isolated, connect(isolated) as connection:
+            connection.execute("CREATE TABLE made ()")
+    assert [(why, each.count) for why, each in replaced(server.handle).items()] == [
+        ("this server cannot tell what was written", 2)
+    ]
+    with pytest.warns(NotIsolatedWarning, match="role made_there"):
+        run(server, "CREATE ROLE made_there")
+
+
+def test_a_lease_outlives_its_service(process_ground: Ground) -> None:
+    """A lease that ends after the service was stopped ends in peace."""
+    plugin = process_ground.plugin()
+    handle = plugin.start()
+    with plugin.isolate(handle):
+        plugin.stop(handle)
