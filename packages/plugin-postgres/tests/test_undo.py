@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import PostgresPlugin
+from cleanroom_plugin_postgres import PostgresPlugin, _wal
 from cleanroom_plugin_postgres._database import as_template
 from cleanroom_plugin_postgres._databases import (
     admin_connection,
@@ -529,6 +529,20 @@ def test_the_log_is_gone(isolated_server: Isolated, monkeypatch: pytest.MonkeyPa
     switch = "SELECT pg_switch_wal(), pg_logical_emit_message(false, '', '')"
     gone = isolated_server.after("CREATE TABLE made ()", *[switch, "CHECKPOINT"] * 8)
     assert len(gone) == 1
+
+
+def test_a_log_in_other_words(
+    start: Callable[[PostgresPlugin], ServiceHandle],
+    process_ground: Ground,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a write cannot be found in what the server says of its log, nothing is undone."""
+    words = _wal._SCAN.replace("split_part(block_ref, ' ', 4)", "split_part(block_ref, ' ', 5)")
+    monkeypatch.setattr(_wal, "_SCAN", words)
+    plugin = process_ground.plugin().with_init_script(TEMPLATE)
+    isolated = Isolated(plugin, start(plugin))
+    isolated.after("INSERT INTO notes (text) VALUES ('x')")
+    assert set(replaced(isolated.handle)) == {"this server cannot tell what was written"}
 
 
 def test_what_replacing_costs_is_told(lease: Isolated) -> None:
