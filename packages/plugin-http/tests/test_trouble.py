@@ -32,7 +32,7 @@ def ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def late(plugin: HttpPlugin, ids: list[str]) -> StartTimeoutError:
     """Return the error of a service that is not ready in time; nothing is left of it."""
-    with pytest.raises(StartTimeoutError, match="not ready after 2 s") as caught:
+    with pytest.raises(StartTimeoutError, match="not ready after 6 s") as caught:
         plugin.start()
     error = caught.value
     assert (error.service, error.backend) == ("api", "process")
@@ -45,7 +45,7 @@ def late(plugin: HttpPlugin, ids: list[str]) -> StartTimeoutError:
 
 def test_it_answers_500_for_ever(shop: Shop, ids: list[str]) -> None:
     """The last answer is shown, cut, with what was expected and where to change it."""
-    error = late(shop(start_timeout=2).with_health_check("/fail"), ids)
+    error = late(shop(start_timeout=6).with_health_check("/fail"), ids)
     assert re.search(r"answered 500 .*: 'no database x+\.\.\.'", error.message)
     assert "with_health_check(path, expected)" in str(error.hint)
     assert '"GET /fail' in str(error.log_tail)
@@ -53,14 +53,14 @@ def test_it_answers_500_for_ever(shop: Shop, ids: list[str]) -> None:
 
 def test_it_answers_slowly(shop: Shop, ids: list[str]) -> None:
     """The question and its timeout are named, and the setting to raise."""
-    error = late(shop(start_timeout=2).with_health_check("/slow", timeout=0.5), ids)
+    error = late(shop(start_timeout=6).with_health_check("/slow", timeout=0.5), ids)
     assert re.search(r"GET http://\S+/slow had no whole answer within 0\.5 s", error.message)
     assert "timeout in the table health" in str(error.hint)
 
 
 def test_it_answers_something_else(shop: Shop, ids: list[str]) -> None:
     """The answer and what was expected of it stand side by side."""
-    error = late(shop(start_timeout=2).with_health_check("/health", "ready"), ids)
+    error = late(shop(start_timeout=6).with_health_check("/health", "ready"), ids)
     assert "'all is OK here'; expected the text 'ready'" in error.message
     assert "expect = ..." in str(error.hint)
 
@@ -78,7 +78,7 @@ def test_it_exits_at_once(shop: Shop, ids: list[str]) -> None:
 
 def test_it_listens_on_another_port(shop: Shop, ids: list[str]) -> None:
     """Where it listens is told, where it should have, and how it is told that."""
-    error = late(shop("--do", "elsewhere", start_timeout=2), ids)
+    error = late(shop("--do", "elsewhere", start_timeout=6), ids)
     told = re.search(r"I listen on (\d+)", str(error.log_tail))
     assert told is not None
     wanted = re.search(r"nothing listens at (127\.0\.0\.1:\d+) ", error.message)
@@ -90,42 +90,42 @@ def test_it_listens_on_another_port(shop: Shop, ids: list[str]) -> None:
 
 def test_it_listens_at_another_address(shop: Shop, ids: list[str]) -> None:
     """The right port at another address is another place."""
-    error = late(shop("--host", "127.0.0.2", start_timeout=2), ids)
+    error = late(shop("--host", "127.0.0.2", start_timeout=6), ids)
     assert "nothing listens at 127.0.0.1" in error.message
     assert "it listens at 127.0.0.2:" in str(error.hint)
 
 
 def test_it_never_listens(shop: Shop, ids: list[str]) -> None:
     """A service that runs and does not listen is told from one that listens elsewhere."""
-    error = late(shop("--do", "sleep", start_timeout=2), ids)
+    error = late(shop("--do", "sleep", start_timeout=6), ids)
     assert "nothing listens at 127.0.0.1" in error.message
     assert "it listens on no port yet" in str(error.hint)
 
 
 def test_it_speaks_another_language(shop: Shop, ids: list[str]) -> None:
     """An answer that is no HTTP is said to be none."""
-    error = late(shop("--do", "gibberish", start_timeout=2), ids)
+    error = late(shop("--do", "gibberish", start_timeout=6), ids)
     assert "closed without an answer in HTTP" in error.message
     assert "220 mail.example" in error.message
 
 
 def test_it_speaks_tls(shop: Shop, ids: list[str], certificate: Path) -> None:
     """A service that speaks HTTPS, unlike what was said of it, gets a hint to say so."""
-    error = late(shop("--certificate", str(certificate), start_timeout=2), ids)
+    error = late(shop("--certificate", str(certificate), start_timeout=6), ids)
     assert "without an answer in HTTP" in error.message
     assert "with_tls" in str(error.hint)
 
 
 def test_it_speaks_no_tls(shop: Shop, ids: list[str]) -> None:
     """A service that does not speak HTTPS, unlike what was said of it, gets a hint to say so."""
-    error = late(shop(start_timeout=2).with_tls(verify=False), ids)
+    error = late(shop(start_timeout=6).with_tls(verify=False), ids)
     assert re.search(r"TLS with 127\.0\.0\.1:\d+ failed", error.message)
     assert "needs no with_tls" in str(error.hint)
 
 
 def test_its_certificate_is_not_trusted(shop: Shop, ids: list[str], certificate: Path) -> None:
     """A certificate nobody vouches for is refused; the ways out are named."""
-    error = late(shop("--certificate", str(certificate), start_timeout=2).with_tls(), ids)
+    error = late(shop("--certificate", str(certificate), start_timeout=6).with_tls(), ids)
     assert "certificate verify failed" in error.message
     assert "with_tls(ca=...)" in str(error.hint)
     assert "with_tls(verify=False)" in str(error.hint)
@@ -135,7 +135,7 @@ def test_its_certificate_is_of_another(
     shop: Shop, ids: list[str], certificate_of_another: Path
 ) -> None:
     """A trusted certificate that names another host is refused; the hint says what it must name."""
-    plugin = shop("--certificate", str(certificate_of_another), start_timeout=2)
+    plugin = shop("--certificate", str(certificate_of_another), start_timeout=6)
     error = late(plugin.with_tls(ca=certificate_of_another), ids)
     assert re.search("not valid for|mismatch|doesn't match", error.message)
     assert "they must name 127.0.0.1" in str(error.hint)

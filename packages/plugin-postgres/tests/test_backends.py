@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -125,9 +126,14 @@ def freeze(handle: ServiceHandle, request: pytest.FixtureRequest) -> Callable[[]
         container.pause()
         return container.unpause
     family = _family(int(handle.require("pid")))
+    _signal(family, signal.SIGSTOP)
+    return lambda: _signal(family, signal.SIGCONT)
+
+
+def _signal(family: list[int], number: signal.Signals) -> None:
     for pid in family:
-        os.kill(pid, signal.SIGSTOP)
-    return lambda: [os.kill(pid, signal.SIGCONT) for pid in family] and None
+        with contextlib.suppress(ProcessLookupError):  # one whose client is gone ends by itself
+            os.kill(pid, number)
 
 
 def _family(pid: int) -> list[int]:
