@@ -231,16 +231,24 @@ print(json.dumps([run.alive(), run.request("kept")["notes"], run.shut_down(kept_
 
 
 @pytest.mark.parametrize("folder", [None, "/var/tmp"])
-def test_a_run_is_found_by_the_id_of_a_service(run: Run, folder: str | None) -> None:
-    """Another process finds the run of a service, also with another temporary directory."""
-    run.request("keep", note="a note")
-    environment = {**os.environ, **({"TMPDIR": folder} if folder else {})}
-    answer = subprocess.run(
-        [sys.executable, "-W", "error", "-c", OTHER, run.new_service_id()],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    assert answer.stderr == ""
-    assert json.loads(answer.stdout) == [True, ["a note"], False]
+def test_a_run_is_found_by_the_id_of_a_service(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None
+) -> None:
+    """Another process finds the run of a service; of one in /tmp, whatever its own TMPDIR is."""
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp" if folder else str(short_folder))
+    monkeypatch.setenv("TMPDIR", str(short_folder))
+    run = Run(RunAddress.new())
+    try:
+        run.request("keep", note="a note")
+        environment = {**os.environ, **({"TMPDIR": folder} if folder else {})}
+        answer = subprocess.run(
+            [sys.executable, "-W", "error", "-c", OTHER, run.new_service_id()],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert answer.stderr == ""
+        assert json.loads(answer.stdout) == [True, ["a note"], False]
+    finally:
+        run.shut_down(kept_too=True)
     gone_within(BOUND, run.id)
 
 
