@@ -198,11 +198,17 @@ def test_a_plain_script_begins_another_run(monkeypatch: pytest.MonkeyPatch) -> N
             joined.request("kept")
         assert current_run() is joined
     finally:
-        leave_run(None)
-    new.request("register", directory="/nonexistent")  # sweeps
-    gone_within(BOUND, run.id)
-    gone_within(BOUND, joined.id)
-    new.shut_down()
+        leave_run(new)
+    new.request("register")
+    kill_warden(new)
+    with pytest.raises(InternalError):
+        new.request("kept")
+    last = current_run()
+    assert last.id not in (run.id, joined.id, new.id)
+    last.request("register", directory="/nonexistent")  # sweeps
+    for lost in (run, joined, new):
+        gone_within(BOUND, lost.id)
+    last.shut_down()
 
 
 def test_a_warden_that_fails_to_start(short_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,15 @@ class WardenRefusalError(InternalError):
 
 
 class Run:
-    """One process's part in a run."""
+    """One process's part in a run.
 
-    def __init__(self, address: RunAddress) -> None:
-        self.address = address
+    Args:
+        address: Where the run is.
+        joined: Whether another process began it.
+    """
+
+    def __init__(self, address: RunAddress, *, joined: bool = False) -> None:
+        self.address, self.joined = address, joined
         self._begin()
 
     def _begin(self) -> None:
@@ -230,25 +235,24 @@ class Run:
 
 
 _current: Run | None = None
-_current_is_own = False
 _others: dict[str, Run] = {}
 _current_lock = threading.Lock()
 
 
 def current_run() -> Run:
     """Return the run this process takes part in, a new one of its own if it has joined none."""
-    global _current, _current_is_own
+    global _current
     with _current_lock:
-        if _current is None or (_current_is_own and _current.lost):
-            _current, _current_is_own = Run(RunAddress.new()), True
+        if _current is None or (_current.lost and not _current.joined):
+            _current = Run(RunAddress.new())
         return _current
 
 
 def join_run(address: RunAddress) -> Run:
     """Take part in the run another process began, from now on."""
-    global _current, _current_is_own
+    global _current
     with _current_lock:
-        _current, _current_is_own = Run(address), False
+        _current = Run(address, joined=True)
         return _current
 
 
