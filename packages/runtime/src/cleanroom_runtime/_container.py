@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ _PORT_TRIES = 3
 _REMOVAL_TIMEOUT = 30.0
 _PUBLISH_TIMEOUT = 5.0
 _LOG_LINES = 30
+
+_Addresses = dict[int, tuple[str, int]]
+"""Ports inside the container, and where each is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,10 @@ def launch(
     service_name: str,
     spec: ContainerSpec,
     engine: Engine,
-    *,
-    progress: Callable[[str], None] | None = None,
 ) -> Endpoint:
     """Start a container that the run owns. It runs then, which does not say that it is ready.
+
+    The engine must have the image, see `_images.provide`.
 
     Args:
         run: The run that ends it, however this process ends.
@@ -59,7 +62,6 @@ def launch(
         service_name: The service's name, for errors.
         spec: What to run.
         engine: Where.
-        progress: Told in a line what is going on while an image is pulled; else it is logged.
 
     Raises:
         ContainerError: It could not be started, or ended at once; nothing is left of it.
@@ -87,8 +89,7 @@ def launch(
                 name = f"cleanroom-{service_id}"
                 container = ServiceContainer(engine, url, spec, name, labels, reach)
                 with contextlib.closing(container):
-                    container.get_image(spec.pull, progress)
-                    host, port = _start(container, reach, spec.port, engine)
+                    addresses = _start(container, reach, spec.all_ports, engine)
                     container_id = container.container_id
             span.set("container.id", container_id)
     except BaseException:
@@ -96,7 +97,10 @@ def launch(
             run.request("stop", id=service_id)  # else the warden looks for it when the run ends
         raise
     facts = {"container_id": container_id, "image": spec.image, "engine": engine.url}
-    return Endpoint(host, port, facts)
+    for inside in spec.further_ports:
+        host, port = addresses[inside]
+        facts |= {f"host_{inside}": host, f"port_{inside}": str(port)}
+    return Endpoint(*addresses[spec.port], facts)
 
 
 def state(
@@ -170,14 +174,16 @@ def remove(container_id: str, engine: Engine, *, service_name: str | None = None
             time.sleep(0.02)
 
 
-def _start(container: ServiceContainer, reach: Reach, port: int, engine: Engine) -> tuple[str, int]:
-    """Start it, again where another program took the port, and return where the port is."""
+def _start(
+    container: ServiceContainer, reach: Reach, ports: Sequence[int], engine: Engine
+) -> _Addresses:
+    """Start it, again where another program took a port, and return where the ports are."""
     from cleanroom_runtime._docker_errors import is_port_conflict
 
     for left in reversed(range(_PORT_TRIES)):
         try:
             container.start()
-            return _address(container, reach, port, engine)
+            return _addresses(container, reach, ports, engine)
         except BaseException as exc:
             try:
                 remove(container.name, engine)
@@ -188,19 +194,21 @@ def _start(container: ServiceContainer, reach: Reach, port: int, engine: Engine)
     raise AssertionError
 
 
-def _address(
-    container: ServiceContainer, reach: Reach, port: int, engine: Engine
-) -> tuple[str, int]:
+def _addresses(
+    container: ServiceContainer, reach: Reach, ports: Sequence[int], engine: Engine
+) -> _Addresses:
     deadline = time.monotonic() + _PUBLISH_TIMEOUT
     while True:
         facts = container.inspect()
-        now, address = _state_in(facts), reach.find(facts, port)
-        if now.running and address is not None:
-            return address
+        now, found = _state_in(facts), {port: reach.find(facts, port) for port in ports}
+        known = {port: address for port, address in found.items() if address is not None}
+        if now.running and len(known) == len(found):
+            return known
         if not now.running or time.monotonic() > deadline:
             killed = ", killed because it went over its memory limit" if now.oom_killed else ""
             raise ContainerError(
-                f"the engine gave port {port} no address within {_PUBLISH_TIMEOUT:g} s"
+                f"the engine gave port {next(port for port in ports if port not in known)} "
+                f"no address within {_PUBLISH_TIMEOUT:g} s"
                 if now.running
                 else f"the container ended at once with exit code {now.exit_code}{killed}",
                 log_tail=log_tail(container.container_id, engine, _LOG_LINES),

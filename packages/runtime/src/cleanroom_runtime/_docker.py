@@ -1,4 +1,4 @@
-"""What is done through testcontainers and docker's client. Import this when a container starts.
+"""What is done through testcontainers and docker's client. Import this when either is needed.
 
 Both take half a second to import.
 """
@@ -12,11 +12,14 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError
 from testcontainers.core.container import DockerContainer, Reaper
+from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.labels import create_labels
 
 from cleanroom_runtime._engine import Engine
@@ -24,16 +27,17 @@ from cleanroom_runtime._reach import Reach
 from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._engine_api import ask, reason_in
 
-Progress = Callable[[str], None]
-"""Told in a line what is going on while an image is pulled."""
-
 _client_lock = threading.Lock()
 _ryuk_lock = threading.Lock()
-_log = logging.getLogger("cleanroom")
+_log = logging.getLogger("cleanroom.pull")
 
 
 class PullError(Exception):
     """An image could not be had; the message is the engine's."""
+
+
+class FileError(Exception):
+    """A local file for a container could not be read."""
 
 
 class RyukError(Exception):
@@ -49,7 +53,7 @@ class ServiceContainer(DockerContainer):
         spec: What to run.
         name: Its name on the engine.
         labels: Its labels.
-        reach: How its port is made reachable.
+        reach: How its ports are made reachable.
 
     Attributes:
         settled: Whether the engine is not at work on it any more, so that what can be removed now
@@ -65,47 +69,29 @@ class ServiceContainer(DockerContainer):
         labels: dict[str, str],
         reach: Reach,
     ) -> None:
-        client = {"version": _api_version(engine), "environment": {"DOCKER_HOST": socket_url}}
-        # testcontainers writes the address of a docker context into DOCKER_HOST of this process.
-        with _client_lock:
-            before = os.environ.get("DOCKER_HOST")
-            try:
-                super().__init__(spec.image, docker_client_kw=client, env=dict(spec.env), name=name)
-            finally:
-                if before is None:
-                    os.environ.pop("DOCKER_HOST", None)
-                else:
-                    os.environ["DOCKER_HOST"] = before
+        with _environment_kept():
+            super().__init__(
+                spec.image,
+                docker_client_kw=_client_options(engine, socket_url),
+                env=dict(spec.env),
+                name=name,
+            )
         if spec.command is not None:
             self.with_command(list(spec.command))
         self.settled = True
         self._files = spec.files
         self._options: dict[str, Any] = {
             "labels": labels,
-            "ports": reach.ports(spec.port),
+            "ports": {
+                key: value for port in spec.all_ports for key, value in reach.ports(port).items()
+            },
             "network": reach.network,
             "tmpfs": dict(spec.tmpfs),
             "mem_limit": spec.memory,
+            "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
             "shm_size": spec.shm_size,
             "user": spec.user,
         }
-
-    def get_image(self, pull: str, progress: Progress | None = None) -> None:
-        """Make sure that the engine has the image.
-
-        Raises:
-            PullError: It could not be pulled.
-            docker.errors.ImageNotFound: It is missing and must not be pulled.
-        """
-        client = self.get_docker_client().client
-        if pull != "always":
-            try:
-                client.images.get(self.image)
-                return
-            except ImageNotFound:
-                if pull == "never":
-                    raise
-        _pull(client.api, self.image, progress or _log.info)
 
     def start(self) -> ServiceContainer:
         """Create and start the container. The image must be there."""
@@ -126,7 +112,7 @@ class ServiceContainer(DockerContainer):
         self.settled = True
         self._container = created
         if self._files:
-            created.put_archive("/", _archive(self._files))
+            created.put_archive("/", archive(self._files))
         created.start()
         return self
 
@@ -163,6 +149,113 @@ def _start_ryuk() -> None:
             raise RyukError(str(exc)) from exc
 
 
+def archive(files: Mapping[str, bytes | Path]) -> bytes:
+    """Return a tar archive for the root of a container: path inside to content, or what to copy.
+
+    Raises:
+        FileError: A local file cannot be read.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, content in files.items():
+            name = path.lstrip("/")
+            if isinstance(content, bytes):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(time.time())
+                tar.addfile(entry, io.BytesIO(content))
+                continue
+            try:
+                tar.add(content.resolve(), name, filter=_owned_by_root)
+            except OSError as exc:
+                raise FileError(f"{content} cannot be read: {exc.strerror or exc}") from exc
+    return buffer.getvalue()
+
+
+def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
+
+
+def pull(engine: Engine, socket_url: str, spec: ContainerSpec) -> None:
+    """Pull an image, and log how that goes on.
+
+    Args:
+        engine: The engine to pull it to.
+        socket_url: A local socket that leads there.
+        spec: Says which image, and what to log in to its registry with.
+
+    Raises:
+        PullError: It could not be pulled.
+    """
+    with _environment_kept():
+        client = DockerClient(**_client_options(engine, socket_url)).client
+    try:
+        _pull(client.api, spec)
+    finally:
+        client.close()
+
+
+def _pull(api: Any, spec: ContainerSpec) -> None:
+    image = spec.image
+    name, _, digest = image.partition("@")
+    untagged = not digest and ":" not in name.rpartition("/")[2]
+    # Where no account is given, docker's own configuration says which one to use.
+    account = (
+        {"username": spec.registry[0], "password": spec.registry[1]} if spec.registry else None
+    )
+    layers: dict[str, tuple[int, int]] = {}
+    began = told = time.monotonic()
+    _log.info("pulling image %s", image)
+    try:
+        for event in api.pull(
+            image,
+            tag="latest" if untagged else None,
+            stream=True,
+            decode=True,
+            auth_config=account,
+        ):
+            if "error" in event:
+                raise PullError(str(event["error"]))
+            _note(layers, event)
+            now = time.monotonic()
+            if layers and now - told >= max(1, (now - began) / 5):
+                told = now
+                done, total = (sum(part) / 1e6 for part in zip(*layers.values(), strict=True))
+                _log.info("pulling image %s: %.0f of %.0f MB", image, done, total)
+    except APIError as exc:
+        raise PullError(str(exc.explanation or exc)) from exc
+    _log.info("pulled image %s in %.1f s", image, time.monotonic() - began)
+
+
+def _note(layers: dict[str, tuple[int, int]], event: Mapping[str, Any]) -> None:
+    """Note how many bytes of a layer have come, of how many."""
+    sizes: Mapping[str, int] = event.get("progressDetail") or {}
+    if event.get("status") == "Downloading" and "total" in sizes:
+        layers[event["id"]] = (sizes.get("current", 0), sizes["total"])
+    elif event.get("status") == "Download complete" and event["id"] in layers:
+        total = layers[event["id"]][1]
+        layers[event["id"]] = (total, total)
+
+
+@contextmanager
+def _environment_kept() -> Generator[None]:
+    """Undo that testcontainers writes the address of a docker context into DOCKER_HOST."""
+    with _client_lock:
+        before = os.environ.get("DOCKER_HOST")
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop("DOCKER_HOST", None)
+            else:
+                os.environ["DOCKER_HOST"] = before
+
+
+def _client_options(engine: Engine, socket_url: str) -> dict[str, Any]:
+    return {"version": _api_version(engine), "environment": {"DOCKER_HOST": socket_url}}
+
+
 def _api_version(engine: Engine) -> str:
     """Ask for the version to speak. Docker's client would leave a socket open if that failed."""
     status, body = ask(engine.warden_record(), "GET", "/version")
@@ -170,35 +263,3 @@ def _api_version(engine: Engine) -> str:
         return str(json.loads(body)["ApiVersion"])
     except (ValueError, KeyError, TypeError):
         raise ConnectionError(f"status {status}: {reason_in(body)[:500]}") from None
-
-
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode, entry.mtime = len(content), 0o644, int(time.time())
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _pull(api: Any, image: str, progress: Progress) -> None:
-    name, _, digest = image.partition("@")
-    untagged = not digest and ":" not in name.rpartition("/")[2]
-    layers: dict[str, tuple[int, int]] = {}
-    began = told = time.monotonic()
-    progress(f"pulling image {image}")
-    try:
-        for event in api.pull(image, tag="latest" if untagged else None, stream=True, decode=True):
-            if "error" in event:
-                raise PullError(str(event["error"]))
-            sizes: dict[str, int] = event.get("progressDetail") or {}
-            if event.get("status") == "Downloading" and "total" in sizes:
-                layers[event["id"]] = (sizes.get("current", 0), sizes["total"])
-            if layers and time.monotonic() - told >= 1:
-                told = time.monotonic()
-                done, total = (sum(part) / 1e6 for part in zip(*layers.values(), strict=True))
-                progress(f"pulling image {image}: {done:.0f} of {total:.0f} MB")
-    except APIError as exc:
-        raise PullError(str(exc.explanation or exc)) from exc
-    progress(f"pulled image {image} in {time.monotonic() - began:.1f} s")

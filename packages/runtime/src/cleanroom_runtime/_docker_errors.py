@@ -11,9 +11,14 @@ from urllib3.exceptions import HTTPError
 
 from cleanroom import ContainerError
 from cleanroom._secrets import is_secret_key, scrub
-from cleanroom_runtime._docker import PullError, RyukError
+from cleanroom_runtime._docker import FileError, PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._specs import ContainerSpec
+
+_SIGNS_OF_REFUSAL = ("denied", "unauthorized", "authentication", "credentials", "not exist")
+_TRANSLATED = (
+    DockerException, RequestException, HTTPError, PullError, FileError, RyukError, OSError,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -23,11 +28,12 @@ def translated(service_name: str, spec: ContainerSpec, engine: Engine) -> Genera
         yield
     except ContainerError as exc:
         message, hint, tail, cause = exc.message, exc.hint, exc.log_tail, exc.__cause__
-    except (DockerException, RequestException, HTTPError, PullError, RyukError, OSError) as exc:
+    except _TRANSLATED as exc:
         (message, hint), tail, cause = _explained(exc, spec, engine), None, exc
     else:
         return
     secrets = [value for key, value in spec.env.items() if is_secret_key(key)]
+    secrets += spec.registry[1:] if spec.registry else ()
     raise ContainerError(
         scrub(message, secrets),
         service=service_name,
@@ -55,7 +61,10 @@ def _explained(exc: Exception, spec: ContainerSpec, engine: Engine) -> tuple[str
             "docker system df shows what takes the room, docker system prune frees some",
         )
     if isinstance(exc, PullError):
-        return f"image {image!r} could not be pulled: {text}", _hint_for_pull(text, image)
+        hint = _hint_for_pull(text, image, account_given=spec.registry is not None)
+        return f"image {image!r} could not be pulled: {text}", hint
+    if isinstance(exc, FileError):
+        return f"a file for the container is missing: {text}", "see to it that it can be read"
     if isinstance(exc, RyukError):
         return f"Ryuk could not be started: {text}", "see to its image, or unset CLEANROOM_RYUK"
     if isinstance(exc, ImageNotFound):
@@ -86,11 +95,13 @@ def _explained(exc: Exception, spec: ContainerSpec, engine: Engine) -> tuple[str
     )
 
 
-def _hint_for_pull(text: str, image: str) -> str:
+def _hint_for_pull(text: str, image: str, *, account_given: bool) -> str:
     text = text.lower()
     if "toomanyrequests" in text or "rate limit" in text:
         return "log in to the registry for a higher limit (docker login), or use a mirror"
-    if any(sign in text for sign in ("denied", "unauthorized", "authentication", "not exist")):
+    if any(sign in text for sign in _SIGNS_OF_REFUSAL):
+        if account_given:
+            return "check the image's name, and the user name and password for its registry"
         return f"check the image's name; if it is private, docker login, then docker pull {image}"
     if "not found" in text or "manifest unknown" in text:
         return "check the image's name and tag"

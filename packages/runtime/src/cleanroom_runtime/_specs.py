@@ -13,6 +13,9 @@ Backend = Literal["process", "container", "external"]
 BackendChoice = Literal["auto", "process", "container", "external"]
 """What may be asked for: a backend, or `auto`, which chooses and gives its reason."""
 
+PullPolicy = Literal["missing", "always", "never"]
+"""When an image is pulled."""
+
 UNKNOWN_VERSION = "unknown"
 """The version of what does not state one."""
 
@@ -94,27 +97,41 @@ class ContainerSpec:
     Attributes:
         image: The image's reference.
         port: The TCP port the service listens on inside the container.
+        further_ports: More of them. Where each is reached stands in the handle's metadata, for
+            8025 under `host_8025` and `port_8025`.
         env: Environment variables. The values are never logged.
         command: Arguments instead of the image's own.
-        files: Local files to put into the container before it starts: path inside to content.
+        files: Local files to put into the container before it starts: path inside to content, or
+            to the local file or folder to copy, which keeps its permissions. They belong to root.
         tmpfs: Paths inside the container to keep in memory, with mount options
             (`{"/data": "rw,size=256m"}`).
         memory: Memory limit in bytes.
+        cpus: How much of the processors it may use: `1.5` is one and a half.
         shm_size: Size of `/dev/shm` in bytes.
         user: User to run as inside the container.
         pull: Whether to pull the image: when it is missing, always, or never.
+        registry: User name and password for the image's registry; when not given, docker's own
+            configuration has them.
     """
 
     image: str
     port: int
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     command: Sequence[str] | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    files: Mapping[str, bytes | Path] = field(default_factory=dict, repr=False)
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
     shm_size: int | None = None
     user: str | None = None
-    pull: Literal["missing", "always", "never"] = "missing"
+    pull: PullPolicy = "missing"
+    further_ports: Sequence[int] = ()
+    cpus: float | None = None
+    registry: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def all_ports(self) -> tuple[int, ...]:
+        """The ports to make reachable, the main one first."""
+        return (self.port, *self.further_ports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class _Start:
 
     def _launch_container(self) -> None:
         # Not at the top: a process needs none of it.
-        from cleanroom_runtime import _container
+        from cleanroom_runtime import _container, _images
 
         choice = self._choice
         assert choice.engine is not None  # noqa: S101 - a choice of this backend has both
@@ -146,6 +146,7 @@ class _Start:
         with spans.provision_span():
             spec = self._plugin.container(choice.image)
             self._container_port = spec.port
+            _images.provide(self._run, self._plugin.name, spec, choice.engine)
         with spans.launch_span():
             self._note(
                 _container.launch(self._run, self._id, self._plugin.name, spec, choice.engine)

@@ -1,0 +1,61 @@
+"""Images of containers: there, or pulled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cleanroom import ContainerError
+from cleanroom_runtime._engine import Engine, in_words
+from cleanroom_runtime._specs import ContainerSpec
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._run import Run
+
+
+def provide(run: Run, service_name: str, spec: ContainerSpec, engine: Engine) -> None:
+    """Make sure that the engine has the image. How a pull goes on is logged to `cleanroom.pull`.
+
+    Args:
+        run: The run that the container will be part of.
+        service_name: The service's name, for errors.
+        spec: Says which image, when to pull it, and what to log in to its registry with.
+        engine: Where.
+
+    Raises:
+        ContainerError: It is missing and could not, or must not, be pulled.
+    """
+    if spec.pull != "always" and _is_there(spec.image, engine, service_name):
+        return
+    if spec.pull == "never":
+        raise ContainerError(
+            f"the engine has no image {spec.image!r}, and pull='never' forbids to get it",
+            service=service_name,
+            backend="container",
+            hint=f"docker pull {spec.image}, or pull='missing'",
+        )
+    from cleanroom_runtime._docker import pull
+    from cleanroom_runtime._docker_errors import translated
+    from cleanroom_runtime._tunnel import within_reach
+
+    run.request("register", engine=engine.warden_record())  # with which its directory is there
+    door = run.address.directory / f"{run.new_service_id().rpartition('-')[2]}.engine"
+    with translated(service_name, spec, engine), within_reach(engine, door) as url:
+        pull(engine, url, spec)
+
+
+def _is_there(image: str, engine: Engine, service_name: str) -> bool:
+    """Ask without docker's client, which takes long to import."""
+    from cleanroom_runtime._warden._engine_api import ask, reason_in
+
+    try:
+        status, body = ask(engine.warden_record(), "GET", f"/images/{image}/json")
+        if status not in (200, 404):
+            raise ConnectionError(f"status {status}: {reason_in(body)[:500]}")
+    except OSError as exc:
+        raise ContainerError(
+            f"the engine stopped answering: {in_words(exc)}",
+            service=service_name,
+            backend="container",
+            hint=f"the engine is {engine.url} (from {engine.source}); is it still running?",
+        ) from exc
+    return status == 200
