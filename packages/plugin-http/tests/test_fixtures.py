@@ -147,6 +147,35 @@ def test_it_gets_the_url_of_another(
     assert of_workers[0][1] == of_workers[1][1]
 
 
+def test_further_fixtures(pytester: pytest.Pytester, declare: Callable[..., None]) -> None:
+    """One line makes fixtures of another service, of an undeclared one, of a session per test."""
+    declare(more="default = true")
+    declare(name="admin", more="env = { ROLE = 'admin' }")
+    pytester.makeconftest("""
+        import sys
+        from cleanroom_plugin_http import HttpPlugin, http_fixtures
+
+        admin_service = http_fixtures("admin").service
+        own_api = http_fixtures(scope="function").service
+        command = [sys.executable, "-m", "http.server", "{port}", "--bind", "{host}"]
+        files = http_fixtures(HttpPlugin("files", command=command)).service
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(http_service, admin_service, own_api, files, number):
+            assert admin_service.session.get("/echo").json()["env"]["ROLE"] == "admin"
+            assert "ROLE" not in http_service.session.get("/echo").json()["env"]
+            assert len({each.url for each in (http_service, admin_service, files)}) == 3
+            assert "conftest.py" in files.session.get("/").text
+            assert own_api.url == http_service.url
+            assert not own_api.session.cookies
+            own_api.session.cookies.set("visited", "yes")
+    """)
+    run(pytester).assert_outcomes(passed=2)
+
+
 def test_not_used_is_not_imported(pytester: pytest.Pytester, declare: Callable[..., None]) -> None:
     """A session that asks for no service imports no HTTP library."""
     declare()

@@ -218,3 +218,50 @@ def test_after_a_signal(pytester: pytest.Pytester, ground: Ground, number: signa
     process.send_signal(number)
     gone_within(BOUND, run_id, engine=in_engine)
     process.wait(10)
+
+
+# --------------------------------------------------------------- fixtures of one's own
+
+
+@pytest.mark.usefixtures("process_suite")
+def test_further_fixtures(pytester: pytest.Pytester) -> None:
+    """One line makes fixtures of another service, of one that is not declared, of another scope."""
+    pytester.makepyprojecttoml("""
+        [tool.cleanroom.services.cache]
+        plugin = "redis"
+        default = true
+
+        [tool.cleanroom.services.limits]
+        plugin = "redis"
+    """)
+    pytester.makeconftest("""
+        from cleanroom_plugin_redis import RedisPlugin, redis_fixtures
+
+        limits_service, limits_db = redis_fixtures("limits")
+        small_db = redis_fixtures(RedisPlugin("small").with_setting("maxmemory", "5mb")).db
+        module_db = redis_fixtures(scope="module").db
+    """)
+    suite = """
+        import pytest
+
+        urls = set()
+
+        @pytest.mark.parametrize("number", range(1, 4))
+        def test_it(module_db, redis_db, limits_db, limits_service, small_db, number):
+            assert limits_db.handle.port == limits_service.port != redis_db.handle.port
+            for database in (redis_db, limits_db, small_db):
+                assert database.client().incr("count") == 1
+            assert small_db.client().config_get("maxmemory")["maxmemory"] == str(5 << 20)
+            assert module_db.client().incr("count") == number
+            assert module_db.handle.port == redis_db.handle.port
+            print("at", redis_db.number)
+    """
+    alone = """
+        def test_it(redis_db):
+            print("at", redis_db.number)
+    """
+    pytester.makepyfile(test_a=suite, test_b=suite, test_c=alone)
+    result = run(pytester, "-s", "-p", "no:randomly", "-W", "error")
+    result.assert_outcomes(passed=7)
+    numbers = {line.split()[-1] for line in result.outlines if "at " in line and "test_" in line}
+    assert len(numbers) == 1

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,14 +20,21 @@ from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._database import Template, as_template, template_name
 from cleanroom_runtime import run_of
 
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._plugin import PostgresPlugin
+    from cleanroom_runtime.fixtures import ServiceFixtures
+
 Migrate = Callable[[Template], object] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """How a template gets its content: a callable, or globs of SQL files."""
 
 
 def template(
-    migrate: Migrate, inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
-) -> Callable[..., Iterator[Template]]:
-    """Make a `postgres_template` fixture.
+    migrate: Migrate,
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    *,
+    service: str | PostgresPlugin | None = None,
+) -> Callable[..., Template]:
+    """Make a `postgres_template` fixture, or that of another service.
 
     Assign the result to that name in a `conftest.py`::
 
@@ -38,6 +46,8 @@ def template(
             `.url_for()`, `.connect()`, `.run_script()`) and migrates it by any means.
         inputs: Globs of the files the result depends on, relative to the conftest's folder. By
             default those of `migrate`.
+        service: As for `postgres_fixtures`. The fixture has to be named for the service and
+            `_template`: `reporting_template` for `"reporting"`.
 
     Migrations run once per run, whatever the number of workers.
     """
@@ -45,12 +55,18 @@ def template(
     folder = Path(caller.f_globals["__file__"]).absolute().parent
     place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
 
+    def migrated(handle: ServiceHandle) -> Template:
+        return _migrated(handle, migrate, folder, _digest(migrate, inputs, folder, place))
+
     @pytest.fixture(scope="session")
     def postgres_template(postgres_service: ServiceHandle) -> Template:
-        digest = _digest(migrate, inputs, folder, place)
-        return _migrated(postgres_service, migrate, folder, digest)
+        return migrated(postgres_service)
 
-    return postgres_template
+    @pytest.fixture(scope="session")
+    def template_of_service(cleanroom_services: ServiceFixtures) -> Template:
+        return migrated(cleanroom_services.start("postgres", service))
+
+    return template_of_service if service else postgres_template
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cleanroom_plugin_redis._database import Database
+    from cleanroom_plugin_redis._fixtures import redis_fixtures
     from cleanroom_plugin_redis._plugin import RedisPlugin
 
 __version__ = "0.1.0"
 
-__all__ = ["Database", "RedisPlugin"]
+__all__ = ["Database", "RedisPlugin", "redis_fixtures"]
 
-_ELSEWHERE = {"Database": "_database", "RedisPlugin": "_plugin"}
+_ELSEWHERE = {"Database": "_database", "RedisPlugin": "_plugin", "redis_fixtures": "_fixtures"}
 
 
 def __getattr__(name: str) -> object:

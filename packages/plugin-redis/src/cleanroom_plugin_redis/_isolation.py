@@ -63,7 +63,11 @@ class _Pool:
     def take(self) -> int:
         """Return the number of an empty database."""
         with self._lock:
-            number = self._free.pop() if self._free else self._lease()
+            if self._free:
+                number = min(self._free)  # so that a test's URL is always the same
+                self._free.remove(number)
+            else:
+                number = self._lease()
             try:
                 self._client(number).flushdb()
             except BaseException:

@@ -48,8 +48,9 @@ def _asked(services: ServiceFixtures, fixture_names: Iterable[str]) -> list[str]
                 names[services.name_of(plugin.name)] = None
             except ConfigurationError:
                 asked.add("cleanroom_env")  # the tests will say what is wrong: show what there is
-    if "cleanroom_env" in asked:
-        names |= dict.fromkeys(services.declared)
+    for name in services.declared:
+        if not asked.isdisjoint({"cleanroom_env", f"{name}_db", f"{name}_service"}):
+            names[name] = None
     return list(names)
 
 

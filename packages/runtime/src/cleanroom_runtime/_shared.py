@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from cleanroom import HealthStatus, ServiceHandle, SupportsIsolation
+from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
 from cleanroom_runtime._plugin import BasePlugin
-from cleanroom_runtime._run import Run
+from cleanroom_runtime._run import Run, current_run
 
 PREFIX = "service/"
 
@@ -52,7 +52,8 @@ class SharedPlugin:
         return json.dumps({"handle": handle.to_json(), "seconds": seconds})
 
     def stop(self, handle: ServiceHandle) -> None:
-        """Leave the service to the run."""
+        """Leave the service to the run; close what this process holds open to it."""
+        self.plugin.disconnect(handle)
 
     def health_check(self, handle: ServiceHandle) -> HealthStatus:
         """Ask the service how it is."""
@@ -80,6 +81,11 @@ def share(plugin: BasePlugin, run: Run) -> SharedPlugin:
     if isinstance(plugin, SupportsIsolation):
         return SharedStore(plugin, run, plugin.isolate)
     return SharedPlugin(plugin, run)
+
+
+def share_with_run(plugin: ServicePlugin) -> ServicePlugin:
+    """Share a service with the other workers of the run, if its plugin is of a kind that can."""
+    return share(plugin, current_run()) if isinstance(plugin, BasePlugin) else plugin
 
 
 def read_started(text: str) -> Started:

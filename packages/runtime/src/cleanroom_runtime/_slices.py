@@ -78,6 +78,17 @@ class Slices:
                 if shared is None:
                     del self._leased[name]
 
+    @contextmanager
+    def lease_beside(self, source: ServiceHandle) -> Iterator[ServiceHandle]:
+        """Lease a clean slice for longer than one test, beside the one that tests share.
+
+        That one keeps its address. Args and errors are those of `lease`.
+        """
+        with ExitStack() as held:
+            with self.lease(source):
+                leased = held.enter_context(self._plugin(source.service_name)(source))
+            yield leased
+
     def begin_test(self) -> None:
         """Make the slices clean that services of this worker are bound to, and hold them."""
         for source in self._bound.values():

@@ -6,35 +6,36 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from cleanroom.hooks import hookimpl
+from cleanroom_runtime._explain import explained, log_tail
+from cleanroom_runtime._making import Scope as Scope
+from cleanroom_runtime._making import Sealable as Sealable
+from cleanroom_runtime._making import Service as Service
+from cleanroom_runtime._making import chosen as chosen
+from cleanroom_runtime._making import name_of as name_of
+from cleanroom_runtime._making import sealed as sealed
+from cleanroom_runtime._making import several as several
 
 if TYPE_CHECKING:
     from cleanroom import CleanroomEnvironment, ServiceHandle, ServicePlugin
     from cleanroom.config import DeclaredService
 
+Node: TypeAlias = pytest.Item | pytest.Collector
+"""A test, or what has tests: a class, a module, the session."""
+
 FAILED = pytest.StashKey[bool]()
-"""On a test: whether it has failed so far."""
+"""On a test, and on its class, module and so on: whether it, or one of its tests, has failed."""
 USES_SERVICES = pytest.StashKey[bool]()
-"""On a test: whether it has leased a slice of a service."""
+"""On a test, or what has tests: whether a slice of a service was leased for it."""
 SERVICES = pytest.StashKey["ServiceFixtures"]()
 """On the session's configuration: its services, once they have been asked for."""
 UNSHARED = pytest.StashKey[list[str]]()
 """On the session's configuration: what is known of each service that this process had for itself,
 in JSON."""
-
-_LOG_LINES = 40
-
-
-class Sealable(Protocol):
-    """What a fixture named for a plugin and `_template` gives: content to make slices with."""
-
-    def seal(self) -> ServiceHandle:
-        """End the writing, and return the handle by which slices with this content are leased."""
-        ...
 
 
 class ServiceFixtures:
@@ -59,7 +60,9 @@ class ServiceFixtures:
             service.name: service for service in load_config(config.rootpath)
         }
         self.environment: CleanroomEnvironment = CleanroomEnvironment()
-        self.slices = Slices(self.environment, self._source)
+        self.slices = Slices(self.environment, self.source)
+        self._defaults: dict[str, ServicePlugin] = {}
+        self._undeclared: dict[str, ServicePlugin] = {}
         self._request: pytest.FixtureRequest | None = None
         for service in self.declared.values():
             service.check()
@@ -76,23 +79,54 @@ class ServiceFixtures:
         """Look up what else is needed, such as a template, among the fixtures this one sees."""
         self._request = request
 
-    def start(self, plugin_type: str) -> ServiceHandle:
-        """Start the service that the fixtures of this type of plugin serve.
+    def start(self, plugin_type: str, service: Service | None = None) -> ServiceHandle:
+        """Start a service that fixtures of this type of plugin serve.
 
-        That is the only declared one, or the one marked `default = true`; where none is declared,
-        the plugin with its defaults, under the name of its type.
+        Args:
+            plugin_type: The name under which the plugin is found.
+            service: The name of a declared service, or a plugin for one that is not declared. By
+                default the only declared one of the type, or the one marked `default = true`;
+                where none is declared, the plugin with its defaults, under the name of its type.
 
         Raises:
-            ConfigurationError: Several are declared and none is the default.
+            ConfigurationError: There is no such service of this type, its name is taken by another
+                one, or several are declared and none is the default.
             CleanroomError: It could not be started.
         """
-        from cleanroom import discovery
+        from cleanroom import ConfigurationError, discovery
 
-        name = self.name_of(plugin_type)
-        if name not in list(self.environment):
-            make: Callable[[], ServicePlugin] = discovery.load_plugin(plugin_type)
-            self.environment.register(_shared(make()))
+        if service is None:
+            name = self.name_of(plugin_type)
+            if name not in self.declared:
+                if name not in self._defaults:
+                    make: Callable[[], ServicePlugin] = discovery.load_plugin(plugin_type)
+                    self._defaults[name] = make()
+                self._register(self._defaults[name])
+        elif isinstance(service, str):
+            name = service
+            if name in self.declared and self.declared[name].plugin != plugin_type:
+                raise ConfigurationError(
+                    f"it is of plugin {self.declared[name].plugin!r}, not {plugin_type!r}",
+                    service=name,
+                    hint="use the fixtures of its own plugin",
+                )
+        else:
+            name = service.name
+            self._register(service)
         return self.environment[name]
+
+    def _register(self, plugin: ServicePlugin) -> None:
+        """Add the service of a plugin that is not declared, unless it is there already."""
+        from cleanroom import ConfigurationError
+        from cleanroom_runtime._shared import share_with_run
+
+        name = plugin.name
+        if name in self.declared or self._undeclared.setdefault(name, plugin) is not plugin:
+            raise ConfigurationError(
+                "another service has this name", service=name, hint="give the plugin another name"
+            )
+        if name not in list(self.environment):
+            self.environment.register(share_with_run(plugin))
 
     def name_of(self, plugin_type: str) -> str:
         """Return the name of the service that `start` would start. Raises as `start` does."""
@@ -109,58 +143,96 @@ class ServiceFixtures:
         return chosen[0].name if chosen else plugin_type
 
     @contextmanager
-    def isolate(self, handle: ServiceHandle, item: pytest.Item) -> Iterator[ServiceHandle]:
-        """Lease a clean slice of a service of this session for a test.
+    def isolate(self, handle: ServiceHandle, node: Node) -> Iterator[ServiceHandle]:
+        """Lease a clean slice of a service of this session.
+
+        All that one test leases by the same handle is the same slice, which is also the one that
+        services of this worker were given. What is leased for longer is a slice beside it.
 
         Args:
-            handle: The service's.
-            item: The test: `request.node` of a fixture.
+            handle: The service's, or that of a template of it.
+            node: What it is for, a test or a module: `request.node` of a fixture.
 
         Raises:
             InternalError: The service's plugin has no slices to give.
             ServiceError: The service has stopped working.
         """
         plugin = self.environment.plugin(handle.service_name)
-        item.stash[USES_SERVICES] = True
-        with _explained(plugin, handle), self.slices.lease(handle) as isolated:
+        node.stash[USES_SERVICES] = True
+        for_test = isinstance(node, pytest.Item)
+        lease = self.slices.lease if for_test else self.slices.lease_beside
+        with explained(plugin, handle), lease(handle) as isolated:
             yield isolated
 
-    def _source(self, handle: ServiceHandle) -> ServiceHandle:
-        """What slices of a store are leased by: its template, where fixtures serve it with one."""
-        service = self.declared.get(handle.service_name)
-        plugin_type = service.plugin if service else handle.service_name
-        if self._request is None or self.name_of(plugin_type) != handle.service_name:
+    def source(
+        self, handle: ServiceHandle, request: pytest.FixtureRequest | None = None
+    ) -> ServiceHandle:
+        """Return the handle by which slices of a store are leased: its template's, if it has one.
+
+        That is what the fixture gives that is named for the service and `_template`; for the
+        service which `start` starts by default, the one named for its type.
+
+        Args:
+            handle: The service's.
+            request: Of the fixture that leases; by default of `cleanroom_services`.
+
+        Raises:
+            ConfigurationError: The fixture gives something else.
+        """
+        request = request or self._request
+        if request is None:
             return handle
+        name = f"{self._known_as(handle.service_name)}_template"
         try:
-            template: Sealable = self._request.getfixturevalue(f"{plugin_type}_template")
-        except pytest.FixtureLookupError:
+            template: object = request.getfixturevalue(name)
+        except pytest.FixtureLookupError as exc:
+            if exc.argname != name:
+                raise
             return handle
-        return template.seal()
+        return sealed(name, template)
 
-    def keeps(self, item: pytest.Item) -> bool:
-        """Whether to keep what this test used: it failed, and `--cleanroom-keep` was given."""
-        return bool(self._config.getoption("cleanroom_keep")) and item.stash.get(FAILED, False)
+    def _known_as(self, service: str) -> str:
+        """What the fixtures of a service are named for."""
+        from cleanroom import ConfigurationError
 
-    def note_kept(self, item: pytest.Item, handle: ServiceHandle) -> None:
+        declared = self.declared.get(service)
+        try:
+            if declared is not None and self.name_of(declared.plugin) == service:
+                return declared.plugin
+        except ConfigurationError:
+            pass  # There is no default.
+        return service
+
+    def keeps(self, node: Node) -> bool:
+        """Whether to keep what was used: a test failed, and `--cleanroom-keep` was given.
+
+        Args:
+            node: The test, or what had tests: `request.node` of a fixture.
+        """
+        return bool(self._config.getoption("cleanroom_keep")) and node.stash.get(FAILED, False)
+
+    def note_kept(self, node: Node, handle: ServiceHandle) -> None:
         """Keep the run after its end, and say in its report where to find what was kept."""
         from cleanroom_runtime import run_of
 
         run = run_of(handle.id)
-        run.request("keep", note=f"{item.nodeid}: {handle.url}")
+        run.request("keep", note=f"{node.nodeid or 'the session'}: {handle.url}")
 
     def log_tails(self, lines: int) -> Iterator[tuple[str, str]]:
         """The last lines of each running service's log, with the service's name."""
         for name, handle in self.environment.services.items():
-            text = _log_tail(self.environment.plugin(name), handle, lines)
+            text = log_tail(self.environment.plugin(name), handle, lines)
             if text:
                 yield name, text
 
     def stop(self) -> None:
         """Stop what this process has for itself; what it shares ends with the run."""
+        from cleanroom_runtime._shared import SharedPlugin
+
         self._config.stash[UNSHARED] = [
             self._note(name, handle)
             for name, handle in self.environment.services.items()
-            if not _is_shared(self.environment.plugin(name))
+            if not isinstance(self.environment.plugin(name), SharedPlugin)
         ]
         self.environment.stop_all()
 
@@ -170,11 +242,12 @@ class ServiceFixtures:
 
     def _building(self, service: DeclaredService) -> Callable[..., ServicePlugin]:
         """What depends on others runs once per worker, as what they give it may be its own."""
+        from cleanroom_runtime._shared import share_with_run
 
         def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
             plugin = service.build(self.slices.bind(handles))
             self._begun[service.name] = time.perf_counter()
-            return plugin if service.depends_on else _shared(plugin)
+            return plugin if service.depends_on else share_with_run(plugin)
 
         return build
 
@@ -187,54 +260,6 @@ class ServiceFixtures:
 
 
 _FACTS = ("backend", "backend_reason", "version")
-
-
-def _is_shared(plugin: ServicePlugin) -> bool:
-    """Whether all processes of the run share the plugin's service."""
-    from cleanroom_runtime._shared import SharedPlugin
-
-    return isinstance(plugin, SharedPlugin)
-
-
-def _shared(plugin: ServicePlugin) -> ServicePlugin:
-    """Share the service with the run's other workers, where its plugin is of a kind that can."""
-    from cleanroom_runtime import BasePlugin, current_run
-    from cleanroom_runtime._shared import share
-
-    return share(plugin, current_run()) if isinstance(plugin, BasePlugin) else plugin
-
-
-@contextmanager
-def _explained(plugin: ServicePlugin, handle: ServiceHandle) -> Iterator[None]:
-    """Say of an error that comes from a service that is gone what it comes from."""
-    from cleanroom import CleanroomError, HealthStatus, ServiceError
-
-    try:
-        yield
-    except CleanroomError:
-        raise
-    except Exception as exc:
-        if plugin.health_check(handle) is HealthStatus.HEALTHY:
-            raise
-        raise ServiceError(
-            f"it stopped working during the session: {type(exc).__name__}: {exc}".strip(),
-            service=handle.service_name,
-            backend=handle.metadata.get("backend"),
-            log_tail=_log_tail(plugin, handle, _LOG_LINES) or None,
-            hint="what ended it was not the run: see its log, and what the tests before did",
-        ) from exc
-
-
-def _log_tail(plugin: ServicePlugin, handle: ServiceHandle, lines: int) -> str:
-    """The last lines of a service's log, or why they cannot be read: a report must not fail."""
-    from cleanroom import SupportsLogs
-
-    if not isinstance(plugin, SupportsLogs):
-        return ""
-    try:
-        return plugin.logs(handle, lines)
-    except Exception as exc:  # noqa: BLE001 - whatever a plugin does
-        return f"(its log cannot be read: {exc!r})"
 
 
 @pytest.fixture(scope="session")

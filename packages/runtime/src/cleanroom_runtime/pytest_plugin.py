@@ -135,7 +135,8 @@ def pytest_runtest_makereport(
     """Note that a test failed, and add what its services wrote to the report."""
     report = yield
     if report.failed:
-        item.stash[FAILED] = True
+        for node in item.listchain():
+            node.stash[FAILED] = True
         services = item.config.stash.get(SERVICES, None)
         if services is not None and _uses_services(item):
             for name, text in services.log_tails(_LOG_LINES):

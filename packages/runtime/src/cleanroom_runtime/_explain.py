@@ -1,0 +1,45 @@
+"""What is said of a service in the report of a test that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cleanroom import ServiceHandle, ServicePlugin
+
+_LOG_LINES = 40
+
+
+@contextmanager
+def explained(plugin: ServicePlugin, handle: ServiceHandle) -> Iterator[None]:
+    """Say of an error that comes from a service that is gone what it comes from."""
+    from cleanroom import CleanroomError, HealthStatus, ServiceError
+
+    try:
+        yield
+    except CleanroomError:
+        raise
+    except Exception as exc:
+        if plugin.health_check(handle) is HealthStatus.HEALTHY:
+            raise
+        raise ServiceError(
+            f"it stopped working during the session: {type(exc).__name__}: {exc}".strip(),
+            service=handle.service_name,
+            backend=handle.metadata.get("backend"),
+            log_tail=log_tail(plugin, handle, _LOG_LINES) or None,
+            hint="what ended it was not the run: see its log, and what the tests before did",
+        ) from exc
+
+
+def log_tail(plugin: ServicePlugin, handle: ServiceHandle, lines: int) -> str:
+    """The last lines of a service's log, or why they cannot be read: a report must not fail."""
+    from cleanroom import SupportsLogs
+
+    if not isinstance(plugin, SupportsLogs):
+        return ""
+    try:
+        return plugin.logs(handle, lines)
+    except Exception as exc:  # noqa: BLE001 - whatever a plugin does
+        return f"(its log cannot be read: {exc!r})"
