@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.leftovers import gone_within
+
 API = """
 import json, os, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -92,3 +94,114 @@ env = {{ DATABASE_URL = "{{db.url}}", REDIS_URL = "{{cache.url}}" }}
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(SUITE)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=6)
+
+
+API_IN_A_CONTAINER = r"""
+import os, socket, subprocess
+
+psql = subprocess.Popen(
+    ["psql", "-XqAt", os.environ["DATABASE_URL"]],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+)
+cache = ["redis-cli", "-h", os.environ["REDIS_HOST"], "-p", os.environ["REDIS_PORT"]]
+cache += ["-n", os.environ["REDIS_NUMBER"]]
+
+
+def query(statement):
+    print(statement + ";", "\\echo .", sep="\n", file=psql.stdin, flush=True)
+    return "".join(iter(psql.stdout.readline, ".\n")).split()
+
+
+def keys():
+    return subprocess.check_output([*cache, "keys", "*"], text=True).split()
+
+
+with socket.create_server(("0.0.0.0", 8080)) as listener:
+    while True:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            method, path, _ = lines.readline().decode().split()
+            while lines.readline().strip():
+                pass
+            name = path.strip("/")
+            if method == "POST":
+                query("INSERT INTO items (name) VALUES ('" + name + "')")
+                subprocess.check_output([*cache, "set", name, "1"])
+            rows = query("SELECT name FROM items ORDER BY id")
+            body = ",".join(rows) + " " + ",".join(sorted(keys()))
+            head = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            connection.sendall((head % len(body) + body).encode())
+"""
+MIXED = """
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import requests
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_all_see_the_same(cleanroom_env, postgres_db, redis_db, n):
+    backends = {name: cleanroom_env[name].metadata["backend"] for name in cleanroom_env}
+    assert backends == {
+        "db": "process", "cache": "container", "far": "container", "near": "process",
+    }
+    far, near = cleanroom_env["far"].url, cleanroom_env["near"].url
+    assert requests.get(far, timeout=5).text == " "
+    assert requests.post(far + "/a", timeout=5).text == "a a"
+    requests.post(near + "/b", timeout=5)
+    with postgres_db.connect() as connection:
+        connection.execute("INSERT INTO items (name) VALUES ('c')")
+    redis_db.client().set("d", 1)
+    assert requests.get(far, timeout=5).text == "a,b,c a,b,d"
+    assert requests.get(near, timeout=5).json() == {
+        "rows": ["a", "b", "c"], "keys": ["a", "b", "d"],
+    }
+
+
+def test_note_the_run(cleanroom_env, request):
+    from cleanroom_runtime import current_run
+
+    request.config.rootpath.joinpath("run").write_text(current_run().id)
+"""
+
+
+def test_containers_and_processes_reach_each_other(
+    pytester: pytest.Pytester, http_image: str, redis_image: str
+) -> None:
+    """An API in a container and one beside it use a store of each kind, as their tests do."""
+    folder: Path = pytester.path
+    (folder / "api.py").write_text(API)
+    (folder / "items.sql").write_text("CREATE TABLE items (id serial PRIMARY KEY, name text);")
+    (folder / "pyproject.toml").write_text(
+        f"""
+[tool.cleanroom.services.db]
+plugin = "postgres"
+backend = "process"
+[tool.cleanroom.services.cache]
+plugin = "redis"
+image = "{redis_image}"
+backend = "container"
+[tool.cleanroom.services.near]
+plugin = "http"
+command = ["{sys.executable}", "api.py", "{{port}}"]
+env = {{ DATABASE_URL = "{{db.url}}", REDIS_URL = "{{cache.url}}" }}
+[tool.cleanroom.services.far]
+plugin = "http"
+image = "{http_image}"
+port = 8080
+command = ["-u", "-c", '''{API_IN_A_CONTAINER}''']
+[tool.cleanroom.services.far.env]
+DATABASE_URL = "{{db.url}}"
+REDIS_HOST = "{{cache.host}}"
+REDIS_PORT = "{{cache.port}}"
+REDIS_NUMBER = "{{cache.database_name}}"
+REDISCLI_AUTH = "{{cache.password}}"
+"""
+    )
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(MIXED)
+    # Each worker has its own APIs, which must not be taken for the other's.
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2")
+    result.assert_outcomes(passed=5)
+    gone_within(15, (folder / "run").read_text(), engine=True)

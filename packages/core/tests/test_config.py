@@ -32,6 +32,10 @@ MODULE = """
         def health_check(self, handle):
             return HealthStatus.HEALTHY
 
+    class Apart(Box):
+        def view_of(self, handle):
+            return ServiceHandle(handle.id, handle.service_name, {"url": "box://from-afar"})
+
     class Keyed(Box):
         CONFIG_KEYS = ("volume",)
 
@@ -55,7 +59,9 @@ MODULE = """
 @pytest.fixture
 def project(here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder, the current one, with a few plugins installed."""
-    plugins = {kind.lower(): f"config_boxes:{kind}" for kind in ("Box", "Keyed", "Free", "Open")}
+    plugins = {
+        kind.lower(): f"config_boxes:{kind}" for kind in ("Box", "Apart", "Keyed", "Free", "Open")
+    }
     broken = {"broken": "no_such_module_of_ours:Box"}
     here.install("boxes", plugins=plugins | broken, modules={"config_boxes": MODULE})
     folder = tmp_path / "project"
@@ -229,6 +235,14 @@ def test_values_of_other_handles_may_be_given(declare: Declare) -> None:
     declare('[services.a]\nplugin = "box"\ncommand = "{b.url}"\n[services.b]\nplugin = "box"')
     slice_of_b = ServiceHandle("1", "b", {"url": "box://slice"})
     assert load_config()[0].build({"b": slice_of_b}).command == "box://slice"  # type: ignore[attr-defined]
+
+
+def test_a_plugin_sees_others_its_own_way(declare: Declare) -> None:
+    """`{db.url}` reads what the plugin that is given it says it sees, if it says so."""
+    declare('[services.a]\nplugin = "apart"\ncommand = "{b.url}"\n[services.b]\nplugin = "box"')
+    with CleanroomEnvironment.from_config() as env:
+        assert env.plugin("a").command == "box://from-afar"  # type: ignore[attr-defined]
+        assert env["b"].url == "box://b"
 
 
 def test_broken_plugin_breaks_only_its_service(declare: Declare) -> None:

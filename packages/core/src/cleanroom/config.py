@@ -52,12 +52,19 @@ class DeclaredService:
         """Make the plugin.
 
         Args:
-            handles: By name, the services that `{name.key}` in options may speak of.
+            handles: By name, the services that `{name.key}` in options may speak of, as tests see
+                them. A plugin's method `view_of(handle)`, if any, says how its service does.
 
         Raises:
             ConfigurationError: An option, an environment variable or a reference is wrong.
             PluginError: The plugin could not be loaded.
         """
+        plugin = self._made(handles)
+        view_of = getattr(plugin, "view_of", None)
+        seen = {name: view_of(handles[name]) for name in handles} if view_of else handles
+        return plugin if seen == handles else self._made(seen)
+
+    def _made(self, handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
         options, kind = self._filled(handles), self._plugin_class()
         make = cast("Callable[..., ServicePlugin] | None", getattr(kind, "from_config", None))
         construct = cast("Callable[..., ServicePlugin]", kind)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cleanroom import ContainerError, spans
-from cleanroom_runtime._engine import Engine, in_words
+from cleanroom_runtime._asking import ask_engine, understood
+from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._specs import ContainerSpec, Endpoint
 from cleanroom_runtime._warden._clean import RUN_LABEL, SERVICE_LABEL
 
@@ -70,6 +70,7 @@ def launch(
     try:
         from cleanroom_runtime._docker import ServiceContainer
         from cleanroom_runtime._docker_errors import translated
+        from cleanroom_runtime._network import join, known_network
         from cleanroom_runtime._reach import reach_of
         from cleanroom_runtime._stale import owner_labels, sweep
         from cleanroom_runtime._tunnel import within_reach
@@ -88,6 +89,9 @@ def launch(
             with within_reach(engine, door) as url:
                 name = f"cleanroom-{service_id}"
                 container = ServiceContainer(engine, url, spec, name, labels, reach)
+                network = known_network(run, engine)
+                if network is not None:
+                    container.on_created = lambda made: join(network, engine, made, service_id)
                 with contextlib.closing(container):
                     addresses = _start(container, reach, spec.all_ports, engine)
                     container_id = container.container_id
@@ -118,10 +122,10 @@ def state(
         ContainerError: The engine did not answer.
     """
     path = f"/containers/{container_id}/json"
-    status, body = _ask(engine, "GET", path, service_name, timeout=timeout)
+    status, body = ask_engine(engine, "GET", path, service_name, timeout=timeout)
     if status == 404:
         return ContainerState(running=False, status="gone")
-    return _state_in(_understood(engine, status, body, service_name))
+    return _state_in(understood(engine, status, body, service_name))
 
 
 def log_tail(
@@ -133,7 +137,7 @@ def log_tail(
         ContainerError: The engine did not answer.
     """
     path = f"/containers/{container_id}/logs?stdout=1&stderr=1&tail={lines}"
-    status, body = _ask(engine, "GET", path, service_name)
+    status, body = ask_engine(engine, "GET", path, service_name)
     return _demultiplexed(body).decode(errors="replace") if status == 200 else ""
 
 
@@ -144,9 +148,9 @@ def kill(container_id: str, engine: Engine, *, service_name: str | None = None) 
         ContainerError: The engine did not answer, or refused.
     """
     path = f"/containers/{container_id}/kill?signal=KILL"
-    status, body = _ask(engine, "POST", path, service_name)
+    status, body = ask_engine(engine, "POST", path, service_name)
     if status >= 300 and state(container_id, engine, service_name=service_name).running:
-        _understood(engine, status, body, service_name)
+        understood(engine, status, body, service_name)
 
 
 def remove(container_id: str, engine: Engine, *, service_name: str | None = None) -> None:
@@ -165,11 +169,11 @@ def remove(container_id: str, engine: Engine, *, service_name: str | None = None
     deadline = time.monotonic() + _REMOVAL_TIMEOUT
     path = f"/containers/{container_id}?force=1&v=1"
     while True:
-        status, body = _ask(engine, "DELETE", path, service_name, timeout=_REMOVAL_TIMEOUT)
+        status, body = ask_engine(engine, "DELETE", path, service_name, timeout=_REMOVAL_TIMEOUT)
         if status == 404:
             return
         if time.monotonic() > deadline:
-            _understood(engine, status, body, service_name)
+            understood(engine, status, body, service_name)
         if status >= 300:  # being removed by somebody else, or not to be removed yet
             time.sleep(0.02)
 
@@ -235,33 +239,3 @@ def _demultiplexed(stream: bytes) -> bytes:
         parts.append(stream[8:end])
         stream = stream[end:]
     return b"".join([*parts, stream])
-
-
-def _ask(
-    engine: Engine, method: str, path: str, service_name: str | None, *, timeout: float = 20.0
-) -> tuple[int, bytes]:
-    from cleanroom_runtime._warden._engine_api import ask
-
-    try:
-        return ask(engine.warden_record(), method, path, timeout=timeout)
-    except OSError as exc:
-        raise _error(engine, f"the engine does not answer: {in_words(exc)}", service_name) from exc
-
-
-def _understood(engine: Engine, status: int, body: bytes, service_name: str | None) -> Any:
-    from cleanroom_runtime._warden._engine_api import reason_in
-
-    if status < 300:
-        with contextlib.suppress(ValueError):
-            return json.loads(body) if body else None
-    message = f"the engine answered with status {status}: {reason_in(body)[:500]}"
-    raise _error(engine, message, service_name)
-
-
-def _error(engine: Engine, message: str, service_name: str | None) -> ContainerError:
-    return ContainerError(
-        message,
-        service=service_name,
-        backend="container",
-        hint=f"the engine is {engine.url} (from {engine.source}); is it still running?",
-    )

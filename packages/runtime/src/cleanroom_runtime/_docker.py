@@ -12,7 +12,7 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +58,7 @@ class ServiceContainer(DockerContainer):
     Attributes:
         settled: Whether the engine is not at work on it any more, so that what can be removed now
             is all there will be.
+        on_created: Called with its id when it is created and does not run yet.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ServiceContainer(DockerContainer):
         if spec.command is not None:
             self.with_command(list(spec.command))
         self.settled = True
+        self.on_created: Callable[[str], None] | None = None
         self._files = spec.files
         self._options: dict[str, Any] = {
             "labels": labels,
@@ -113,6 +115,8 @@ class ServiceContainer(DockerContainer):
         self._container = created
         if self._files:
             created.put_archive("/", archive(self._files))
+        if self.on_created is not None:
+            self.on_created(self.container_id)
         created.start()
         return self
 

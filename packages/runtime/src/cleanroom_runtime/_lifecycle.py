@@ -15,7 +15,8 @@ from cleanroom import CleanroomError, HealthStatus, ServiceError, ServiceHandle
 from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime import _process
 from cleanroom_runtime._ready import answers_within
-from cleanroom_runtime._run import Run, run_of
+from cleanroom_runtime._relay import stop_relays
+from cleanroom_runtime._run import Run, current_run, run_of
 
 if TYPE_CHECKING:
     from cleanroom_runtime._engine import Engine
@@ -53,7 +54,29 @@ def remove(run: Run, service_id: str, metadata: Mapping[str, str], plugin: BaseP
         _container.remove(metadata["container_id"], _engine_of(metadata))
     if backend == "external" and "url" in metadata:
         plugin.detach(metadata)
+    stop_relays(run, service_id)
     run.request("stop", id=service_id)
+
+
+def view_of(plugin: BasePlugin, handle: ServiceHandle) -> ServiceHandle:
+    """Return another service's handle as the service of this plugin will see it.
+
+    Raises:
+        ServiceError: The other service cannot be reached from there.
+    """
+    try:
+        choice = plugin.choose()
+    except CleanroomError:
+        return handle  # what is wrong is for its start to say
+    if choice.backend != "container" or choice.engine is None:
+        return handle
+    from cleanroom_runtime._view import seen_from_container
+
+    try:
+        return seen_from_container(handle, choice.engine, current_run())
+    except ServiceError as exc:
+        exc.service = exc.service or plugin.name
+        raise
 
 
 def _is_service_id(service_id: str) -> bool:

@@ -193,6 +193,21 @@ class BasePlugin(ABC):
         """End the service as a crash would, without cleaning up. For tests of what follows."""
         _lifecycle.kill(handle)
 
+    def view_of(self, handle: ServiceHandle) -> ServiceHandle:
+        """Return the handle of another service as this plugin's own service will see it.
+
+        From within a container that is another address than the one tests use: in its texts, as
+        in `url`, stand the host and port that lead there. What is needed for that is set up, and
+        ends with the run.
+
+        Args:
+            handle: The other service's, or that of a slice of it.
+
+        Raises:
+            ServiceError: The other service cannot be reached from there.
+        """
+        return _lifecycle.view_of(self, handle)
+
     def choose(self) -> Choice:
         """Choose the backend as `start` would. Starts nothing.
 

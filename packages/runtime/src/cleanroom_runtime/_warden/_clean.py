@@ -214,17 +214,36 @@ def _remove_containers(engine: Record, run_id: str, awaited: set[str]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{len(found)} containers are still there")
         time.sleep(0.02)
-    for network in _ask_engine(engine, "GET", f"/networks?filters={label}"):
-        _ask_engine(engine, "DELETE", f"/networks/{network['Id']}")
+    while found := _ask_engine(engine, "GET", f"/networks?filters={label}"):
+        for network in found:
+            awaited.discard((network.get("Labels") or {}).get(SERVICE_LABEL, ""))
+            trouble = _remove_network(engine, f"/networks/{network['Id']}")
+            if trouble and time.monotonic() > deadline:
+                raise trouble
+        time.sleep(0.02)
 
 
-def _ask_engine(engine: Record, method: str, path: str) -> Any:
+def _remove_network(engine: Record, path: str) -> OSError | None:
+    """Remove a network, to which somebody may have connected containers of others."""
+    try:
+        facts = _ask_engine(engine, "GET", path) or {}
+        for container in facts.get("Containers") or {}:
+            with contextlib.suppress(OSError):  # it may have left by itself
+                leaver = {"Container": container, "Force": True}
+                _ask_engine(engine, "POST", f"{path}/disconnect", leaver)
+        _ask_engine(engine, "DELETE", path)
+    except OSError as exc:
+        return exc
+    return None
+
+
+def _ask_engine(engine: Record, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     # Not at the top: HTTP takes as long to import as all the rest of the warden.
     from ._engine_api import ask, reason_in
 
-    status, body = ask(engine, method, path, timeout=_HELPER_TIMEOUT)
+    status, answer = ask(engine, method, path, body=body, timeout=_HELPER_TIMEOUT)
     if status in (404, 409):
         return []  # gone already, or being removed by somebody else
     if status >= 400:
-        raise OSError(f"engine answered {status} to {method} {path}: {reason_in(body)}")
-    return json.loads(body) if body else []
+        raise OSError(f"engine answered {status} to {method} {path}: {reason_in(answer)}")
+    return json.loads(answer) if answer else []

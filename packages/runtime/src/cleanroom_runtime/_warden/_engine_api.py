@@ -23,7 +23,12 @@ EngineRecord = dict[str, Any]
 
 
 def ask(
-    engine: EngineRecord, method: str, path: str, *, timeout: float = 20.0
+    engine: EngineRecord,
+    method: str,
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    timeout: float = 20.0,
 ) -> tuple[int, bytes]:
     """Send one request and return the status and the body of the answer.
 
@@ -31,6 +36,7 @@ def ask(
         engine: Where the engine is.
         method: For instance `"GET"`.
         path: Path and query of the engine's HTTP API.
+        body: What is sent along, as JSON.
         timeout: Seconds to wait for the connection, and for each part of the answer.
 
     Raises:
@@ -38,7 +44,11 @@ def ask(
     """
     connection = _Connection(engine, timeout)
     try:
-        connection.request(method, path)
+        if body is None:
+            connection.request(method, path)
+        else:
+            kind = {"Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body).encode(), kind)
         response = connection.getresponse()
         return response.status, response.read()
     except http.client.HTTPException as exc:

@@ -1,0 +1,85 @@
+"""Relays: what listens on this machine's loopback alone is reached from a network of containers.
+
+A relay is a small process of the run's, which the warden ends with it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cleanroom import ProcessError
+from cleanroom_runtime._ready import wait_ready
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._run import Run
+
+_PROGRAM = Path(__file__).with_name("_warden") / "_relay.py"
+_START_TIMEOUT = 20.0
+
+
+def relayed(run: Run, service_id: str, target: tuple[str, int], address: str, subnet: str) -> int:
+    """Return the port of `address` that leads to a service, from a relay that is started once.
+
+    Args:
+        run: The run that ends the relay.
+        service_id: The service's id.
+        target: Host and port of the service.
+        address: Where the relay listens: this machine's address in the network.
+        subnet: Who may connect, as `172.18.0.0/16`.
+
+    Raises:
+        ProcessError: The relay could not be started.
+    """
+    relay_id = f"{service_id}{_AT}{address}"
+    return int(
+        run.once(f"{_PREFIX}{relay_id}", lambda: _start(run, relay_id, target, address, subnet))
+    )
+
+
+def stop_relays(run: Run, service_id: str) -> None:
+    """End the relays that lead to a service."""
+    for key in run.outcomes(f"{_PREFIX}{service_id}{_AT}"):
+        run.request("stop", id=key.removeprefix(_PREFIX))
+
+
+_PREFIX = "relay/"
+_AT = "-at-"
+
+
+def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subnet: str) -> str:
+    folder = run.address.directory / relay_id.partition("-")[2]
+    log = folder / "log"
+    program = [sys.executable, "-I", "-S", str(_PROGRAM)]
+    run.request(
+        "spawn",
+        id=relay_id,
+        argv=[*program, address, subnet, target[0], str(target[1])],
+        env={},
+        cwd="/",
+        log=str(log),
+        directories=[str(folder)],
+        stop_signal="SIGTERM",
+        stop_timeout=1.0,
+    )
+
+    def ask(_: float) -> None:
+        if not log.read_text().endswith("\n"):
+            raise ProcessError("it has not said yet where it listens")
+
+    def check_alive() -> None:
+        if not run.request("status", id=relay_id)["running"]:
+            raise ProcessError(
+                f"the relay that leads from {address} to {target[0]}:{target[1]} ended at once",
+                log_tail=log.read_text(),
+            )
+
+    try:
+        wait_ready(ask, check_alive, time.monotonic() + _START_TIMEOUT, _START_TIMEOUT)
+        check_alive()  # what it wrote may be why it ended
+        return str(int(log.read_text()))
+    except BaseException:
+        run.request("stop", id=relay_id)
+        raise
