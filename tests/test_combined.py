@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 
-from tests.leftovers import gone_within
+from cleanroom_plugin_http import HttpPlugin
+from cleanroom_plugin_redis import RedisPlugin
+from tests.leftovers import gone_within, processes_of
 
 API = """
 import json, os, sys
@@ -205,3 +208,36 @@ REDISCLI_AUTH = "{{cache.password}}"
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2")
     result.assert_outcomes(passed=5)
     gone_within(15, (folder / "run").read_text(), engine=True)
+
+
+SETS_KEYS = """
+import os, runpy
+for name in ("CACHE", "OTHERS"):
+    os.system("redis-cli -h $" + name + "_HOST -p $" + name + "_PORT set " + name + " 1")
+runpy.run_path("/srv/server.py")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the engine runs in a virtual machine")
+def test_view_of_what_runs_on_this_machine(http_image: str) -> None:
+    """By hand, too, an API in a container is led to what runs on this machine, until it stops."""
+    store = RedisPlugin("cache", backend="process")
+    cache = store.start()
+    others = RedisPlugin("others", backend="external", url=cache.url)
+    used = others.start()
+    assert HttpPlugin("near", command=["true"]).view_of(cache) == cache
+    api = HttpPlugin("api", http_image, port=8080, command=["-c", SETS_KEYS]).with_health_check()
+    api = api.with_env("REDISCLI_AUTH", cache.metadata["password"])
+    for handle in (cache, used):
+        seen = api.view_of(handle)
+        assert f"{seen.host}:{seen.port}/" in seen.url
+        name = handle.service_name.upper()
+        api = api.with_env(f"{name}_HOST", seen.host).with_env(f"{name}_PORT", str(seen.port))
+    api.stop(api.start())
+    with redis.Redis.from_url(cache.url) as client:
+        assert client.mget("CACHE", "OTHERS") == [b"1", b"1"]
+        client.delete("CACHE", "OTHERS")
+    for plugin, handle in ((others, used), (store, cache)):
+        assert len(processes_of(handle.id)) == 1  # the relay, which goes with its service
+        plugin.stop(handle)
+        assert processes_of(handle.id) == []

@@ -1,7 +1,7 @@
 """The run's own network on an engine, in which its containers reach each other.
 
-It is made when the first container is to reach another service. It is a bridge: what listens on
-its gateway is reached from its containers and from this machine, and from nowhere else.
+It is made when the first container is to reach another service. It is a bridge: on a local engine
+its gateway is an address of this machine, by which its containers reach what listens there.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ A relay is a small process of the run's, which the warden ends with it.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -57,7 +59,7 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
         "spawn",
         id=relay_id,
         argv=[*program, address, subnet, target[0], str(target[1])],
-        env={},
+        env=dict(os.environ),  # a Python may need some of it to start
         cwd="/",
         log=str(log),
         directories=[str(folder)],
@@ -66,7 +68,7 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
     )
 
     def ask(_: float) -> None:
-        if not log.read_text().endswith("\n"):
+        if not re.fullmatch(r"\d+\n", log.read_text()):
             raise ProcessError("it has not said yet where it listens")
 
     def check_alive() -> None:
@@ -78,8 +80,7 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
 
     try:
         wait_ready(ask, check_alive, time.monotonic() + _START_TIMEOUT, _START_TIMEOUT)
-        check_alive()  # what it wrote may be why it ended
-        return str(int(log.read_text()))
+        return log.read_text()
     except BaseException:
         run.request("stop", id=relay_id)
         raise

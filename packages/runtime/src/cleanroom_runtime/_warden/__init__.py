@@ -13,4 +13,5 @@ distribution, hence the relative imports.
 - `_journal`: what a run owns, on disk.
 - `_clean`: removing that, also for a run whose warden was killed.
 - `_engine_api`: asking a container engine.
+- `_relay`: a program of its own, which leads containers to what listens on this machine.
 """

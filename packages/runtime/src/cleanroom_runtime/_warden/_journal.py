@@ -5,7 +5,8 @@ A record has one of these keys:
 
 - `pid`: a process; with `identity`, see `_processes`, its stop `signal`, and when it began (`time`)
 - `directory`: a path
-- `engine`: a container engine, see `_engine_api`; with the id of the `service` to be created there
+- `engine`: a container engine, see `_engine_api`; with the id of the `service` to be created there,
+  or of a network for services
 - `absent`: id of a service that has no container any more, and will have none
 - `helper`: a command that removes what only it knows how to remove: `argv`, `input`, `env`
 - `failed`: a clean-up that did not get through, and why
