@@ -672,6 +672,57 @@ def test_several_declared_servers(pytester: pytest.Pytester, run: Run) -> None:
     result.stdout.fnmatch_lines(["main: process, *", "other: process, *"])
 
 
+# ---------------------------------------------------------------------- what it cost
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "two workers"])
+def test_what_was_replaced_is_reported(
+    pytester: pytest.Pytester, run: Run, workers: list[str]
+) -> None:
+    """The report says how often databases were replaced, what that took, and why."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(postgres_db, number):
+            with postgres_db.connect() as connection:
+                connection.execute("CREATE TABLE item ()")
+        """
+    )
+    result = run(*workers)
+    result.assert_outcomes(passed=8)
+    # What the last test of each worker leaves is not made clean any more.
+    times = 8 - max(1, len(workers))
+    result.stdout.re_match_lines(
+        [rf"postgres: replaced {times} times between tests, in \d+\.\d+ s: .*schema.* \({times}\)$"]
+    )
+
+
+def test_what_is_undone_in_place_is_not_reported(pytester: pytest.Pytester, run: Run) -> None:
+    """Where nothing was replaced, the report does not speak of it."""
+    pytester.makeconftest(
+        """
+        from cleanroom_plugin_postgres import template
+
+        postgres_template = template(lambda made: made.run_script("CREATE TABLE item (id int)"))
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(postgres_db, number):
+            with postgres_db.connect() as connection:
+                connection.execute("INSERT INTO item VALUES (1)")
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("*replaced*")
+
+
 # ------------------------------------------------------------------------ this run's own
 
 

@@ -19,7 +19,7 @@ from cleanroom_plugin_postgres._server import Server
 from cleanroom_plugin_postgres._state import Shared, differences
 from cleanroom_plugin_postgres._undo import Baseline, mark, take_baseline
 from cleanroom_plugin_postgres._wal import FIRST_VERSION
-from cleanroom_runtime import run_of
+from cleanroom_runtime import Replaced, run_of
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
@@ -29,14 +29,6 @@ _MOST_DATABASES = 1000
 
 class NotIsolatedWarning(UserWarning):
     """A test left something changed that all databases of a server share, such as a role."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """How often databases were replaced for one reason, and how many seconds that took."""
-
-    count: int
-    seconds: float
 
 
 @dataclass
@@ -206,9 +198,8 @@ class _Pool:
         begun = time.perf_counter()
         self._replace(slot, template)
         if reason is not None:
-            so_far = self.replaced.get(reason, Replaced(0, 0.0))
-            seconds = so_far.seconds + time.perf_counter() - begun
-            self.replaced[reason] = Replaced(so_far.count + 1, seconds)
+            cost = Replaced(1, time.perf_counter() - begun)
+            self.replaced[reason] = self.replaced.get(reason, Replaced(0, 0.0)) + cost
 
     def _undo_in_place(self, slot: Slot, template: str) -> str | None:
         """Undo what was written since the last clean state.

@@ -23,6 +23,7 @@ from cleanroom_runtime import (
     ContainerSpec,
     LocalServer,
     ProcessSpec,
+    Replaced,
     Workspace,
 )
 
@@ -222,6 +223,16 @@ class PostgresPlugin(BasePlugin):
         from cleanroom_plugin_postgres._isolation import close
 
         close(handle)
+
+    def replaced(self, handle: ServiceHandle) -> Mapping[str, Replaced]:
+        """Return why databases were replaced that this process had leased, and what that cost.
+
+        A database is replaced by a fresh clone when what was written to it cannot be undone in
+        place; the connections that others hold to it are ended then.
+        """
+        from cleanroom_plugin_postgres._isolation import replaced
+
+        return replaced(handle)
 
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease a clean database for the duration of the context.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._cache import cached_directory
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._process import run_program
+    from cleanroom_runtime._replaced import Replaced
     from cleanroom_runtime._run import current_run, run_of
     from cleanroom_runtime._specs import (
         Backend,
@@ -34,6 +35,7 @@ __all__ = [
     "Endpoint",
     "LocalServer",
     "ProcessSpec",
+    "Replaced",
     "Workspace",
     "cached_directory",
     "current_run",
@@ -43,6 +45,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "BasePlugin": "_plugin",
+    "Replaced": "_replaced",
     "cached_directory": "_cache",
     "current_run": "_run",
     "run_of": "_run",

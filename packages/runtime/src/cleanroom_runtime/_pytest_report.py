@@ -75,15 +75,19 @@ def _how(services: ServiceFixtures, name: str) -> str:
     return "declared"
 
 
-def summary(run: Run | None, unshared: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Say what was started, how, why and how long it took, and what was kept.
+def summary(
+    run: Run | None, unshared: Mapping[str, Sequence[str]], replaced: Sequence[str]
+) -> Iterator[str]:
+    """Say what was started, how, why and how long it took, what was replaced, what was kept.
 
     Args:
         run: The run of the session, if it has begun.
         unshared: What `ServiceFixtures` noted of services that processes had for themselves, with
             the workers that had them.
+        replaced: What all processes noted of slices that were replaced.
     """
     from cleanroom import InternalError
+    from cleanroom_runtime._replaced import lines
 
     if run is not None and not run.over():
         try:
@@ -92,6 +96,7 @@ def summary(run: Run | None, unshared: Mapping[str, Sequence[str]]) -> Iterator[
         except InternalError as exc:
             yield _first_line(exc.message)
     yield from _unshared(unshared)
+    yield from lines(replaced)
 
 
 def _shared(run: Run) -> Iterator[str]:

@@ -36,6 +36,8 @@ SERVICES = pytest.StashKey["ServiceFixtures"]()
 UNSHARED = pytest.StashKey[list[str]]()
 """On the session's configuration: what is known of each service that this process had for itself,
 in JSON."""
+REPLACED = pytest.StashKey[list[str]]()
+"""On the session's configuration: which slices this process had replaced, see `_replaced.notes`."""
 
 
 class ServiceFixtures:
@@ -227,8 +229,10 @@ class ServiceFixtures:
 
     def stop(self) -> None:
         """Stop what this process has for itself; what it shares ends with the run."""
+        from cleanroom_runtime._replaced import notes
         from cleanroom_runtime._shared import SharedPlugin
 
+        self._config.stash[REPLACED] = list(notes(self.environment))
         self._config.stash[UNSHARED] = [
             self._note(name, handle)
             for name, handle in self.environment.services.items()

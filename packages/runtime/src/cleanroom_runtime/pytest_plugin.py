@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cleanroom_runtime.fixtures import FAILED, SERVICES, UNSHARED, USES_SERVICES
+from cleanroom_runtime.fixtures import FAILED, REPLACED, SERVICES, UNSHARED, USES_SERVICES
 
 if TYPE_CHECKING:
     from cleanroom_runtime._run import Run
 
 _WORKER_INPUT = "cleanroom_run"
 _WORKER_OUTPUT = "cleanroom_unshared"
+_WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
 _SERVICES_FIXTURE = "cleanroom_services"
 _RUN = pytest.StashKey["Run"]()
@@ -69,10 +70,11 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Note what an xdist worker had for itself."""
-    told = getattr(node, "workeroutput", {}).get(_WORKER_OUTPUT)
-    if told:
+    """Note what an xdist worker had for itself, and what was replaced there."""
+    output = getattr(node, "workeroutput", {})
+    if told := output.get(_WORKER_OUTPUT):
         node.config.stash.setdefault(_OF_WORKERS, {})[str(node.gateway.id)] = told
+    node.config.stash.setdefault(REPLACED, []).extend(output.get(_WORKER_REPLACED, ()))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -155,23 +157,25 @@ def _uses_services(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the controller what this worker had for itself: fixtures are torn down by now."""
+    """Tell the controller what it notes of this worker: fixtures are torn down by now."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[_WORKER_OUTPUT] = session.config.stash.get(UNSHARED, [])
+        output[_WORKER_REPLACED] = session.config.stash.get(REPLACED, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was started, how, and how long it took."""
+    """Say what was started, how, how long it took, and what making it clean has cost."""
     stash = terminalreporter.config.stash
     of_workers: dict[str, list[str]] = stash.get(_OF_WORKERS, {})
     unshared = {**of_workers, "": stash.get(UNSHARED, [])}
+    replaced = stash.get(REPLACED, [])
     run = stash.get(_RUN, None)
-    if not any(unshared.values()) and (run is None or run.over()):
+    if not replaced and not any(unshared.values()) and (run is None or run.over()):
         return
     from cleanroom_runtime._pytest_report import summary
 
-    lines = list(summary(run, unshared))
+    lines = list(summary(run, unshared, replaced))
     if lines:
         terminalreporter.section("cleanroom", sep="-")
         for line in lines:
