@@ -25,6 +25,7 @@ from cleanroom_runtime._run import Run
 from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._stale import OWNER_LABEL
 from cleanroom_runtime._warden._clean import RUN_LABEL
+from tests.leftovers import gone_within
 
 
 def of_run(client: docker.DockerClient, run_id: str) -> list[Any]:
@@ -181,13 +182,38 @@ INSIDE = textwrap.dedent(
         except OSError:
             return False
 
+    def together():
+        "Let a further container ask for the database, and for what listens in this one."
+        from cleanroom import ServiceHandle
+        from cleanroom_runtime._container import log_tail
+        from cleanroom_runtime._view import seen_from_container
+
+        engine, asked = find_engine(), []
+        database = {"host": endpoint.host, "port": str(endpoint.port)}
+        database |= {"backend": "container", **endpoint.facts}
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            beside = {"host": "127.0.0.1", "port": str(listener.getsockname()[1])}
+            for name, facts in (("db", database), ("beside", beside)):
+                handle = ServiceHandle(f"{run.id}-{name}", name, facts)
+                seen = seen_from_container(handle, engine, run)
+                asked.append((seen.host, seen.port))
+            ask = "".join(f"pg_isready -t 20 -h {host} -p {port}; " for host, port in asked)
+            command = ["sh", "-c", ask + "sleep 600"]
+            spec = ContainerSpec(sys.argv[1], 5432, command=command)
+            asking = launch(run, run.new_service_id(), "asking", spec, engine)
+            listener.settimeout(30)
+            with listener.accept()[0] as connection:
+                heard = len(connection.recv(8))
+        log = log_tail(asking.facts["container_id"], engine, 10)
+        return {"heard": heard, "log": log, "asked": asked}
+
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     run = current_run()
     environment = {"POSTGRES_PASSWORD": "hush", "POSTGRES_INITDB_ARGS": "--no-sync"}
     memory = {"/var/lib/postgresql/data": "rw"}
     spec = ContainerSpec(sys.argv[1], 5432, env=environment, tmpfs=memory)
     try:
-        endpoint = launch(run, run.new_service_id(), "db", spec, find_engine())
+        endpoint = launch(run, f"{run.id}-db", "db", spec, find_engine())
     except ContainerError as exc:
         print(json.dumps({"error": str(exc)}), flush=True)
         sys.exit()
@@ -195,6 +221,8 @@ INSIDE = textwrap.dedent(
     while not answers(endpoint) and time.monotonic() < deadline:
         time.sleep(0.05)
     found = {"host": endpoint.host, "port": endpoint.port, "answers": answers(endpoint)}
+    if "together" in sys.argv:
+        found |= together()
     print(json.dumps({"run": run.id, **found}), flush=True)
     signal.sigwait([signal.SIGUSR1])
     run.shut_down()
@@ -222,12 +250,18 @@ class TestInside:
     def test_network_of_its_own(
         self, network: Any, inside: Any, docker_engine: docker.DockerClient
     ) -> None:
-        """The service joins the network that the tests are in."""
-        mine = inside(network=network.name)
+        """The service joins the tests' network, in which others reach it, and the tests."""
+        mine = inside("together", network=network.name)
         assert mine.found["answers"], mine.found
-        [service] = of_run(docker_engine, mine.found["run"])
-        assert mine.found["host"] == address_in(service, network.name)
+        [_, service] = of_run(docker_engine, mine.found["run"])
+        mine.container.reload()
+        here, there = (address_in(each, network.name) for each in (mine.container, service))
+        assert mine.found["host"] == there
         assert not any(service.ports.values())
+        assert_together(mine, there, here)
+        assert networks_of(docker_engine, mine.found["run"]) == []
+        mine.end()
+        gone_within(10, mine.found["run"], engine=True)
 
     def test_network_of_another(
         self, network: Any, inside: Any, postgres_image: str, docker_engine: docker.DockerClient
@@ -247,13 +281,20 @@ class TestInside:
 
     def test_network_of_the_host(self, inside: Any, docker_engine: docker.DockerClient) -> None:
         """With the network of the host, 127.0.0.1 is where ports are published."""
-        mine = inside(network_mode="host")
+        mine = inside("together", network_mode="host")
         assert mine.found["answers"], mine.found
-        [service] = of_run(docker_engine, mine.found["run"])
+        [_, service] = of_run(docker_engine, mine.found["run"])
         assert mine.found["host"] == "127.0.0.1"
         assert service.ports["5432/tcp"] == [
             {"HostIp": "127.0.0.1", "HostPort": str(mine.found["port"])}
         ]
+        # Nobody could tell it from being on the host, so containers have a network of the run's.
+        [made] = networks_of(docker_engine, mine.found["run"])
+        assert made.attrs["Labels"][OWNER_LABEL] == mine.container.id
+        gateway = made.attrs["IPAM"]["Config"][0]["Gateway"]
+        assert_together(mine, f"{mine.found['run']}-db", gateway)
+        mine.end()
+        gone_within(10, mine.found["run"], engine=True)
 
     def test_no_network(self, inside: Any) -> None:
         """Without a network no service can be reached, and the error says so."""
@@ -281,6 +322,17 @@ class TestInside:
         subprocess.run([sys.executable, "-c", code], check=True)
         assert of_run(docker_engine, killed.found["run"]) == []
         assert len(of_run(docker_engine, alive.found["run"])) == 1
+
+
+def assert_together(mine: Any, there: str, here: str) -> None:
+    """A further container has reached the database there, and what listens in the tests' here."""
+    assert [host for host, _ in mine.found["asked"]] == [there, here], mine.found
+    assert mine.found["log"].startswith(f"{there}:5432 - accepting connections"), mine.found
+    assert mine.found["heard"] == 8, mine.found
+
+
+def networks_of(client: docker.DockerClient, run_id: str) -> list[Any]:
+    return client.networks.list(filters={"label": f"{RUN_LABEL}={run_id}"})
 
 
 def address_in(container: Any, network: str) -> str:
@@ -337,10 +389,10 @@ def inside(
     volumes[socket_path] = {"bind": "/var/run/docker.sock", "mode": "rw"}
     started: list[Inside] = []
 
-    def start(**options: Any) -> Inside:
+    def start(*arguments: str, **options: Any) -> Inside:
         container = docker_engine.containers.create(
             postgres_image,
-            ["-c", INSIDE, postgres_image],
+            ["-c", INSIDE, postgres_image, *arguments],
             entrypoint=[sys.executable],
             environment={
                 "PYTHONPATH": os.pathsep.join([*sources, sysconfig.get_path("purelib")]),
