@@ -1,7 +1,7 @@
 """How services run: as a local process, in a container, or on a server somebody else runs.
 
-Plugin authors derive from `BasePlugin`. Everything is imported when it is first used, because
-this package is imported at the start of every pytest run.
+`ContainerPlugin` runs any image. Plugin authors derive from `BasePlugin`. Everything is imported
+when it is first used, because this package is imported at the start of every pytest run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cleanroom_runtime._cache import cached_directory
+    from cleanroom_runtime._container_plugin import ContainerPlugin
+    from cleanroom_runtime._inside import ExecResult
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._process import run_program
     from cleanroom_runtime._replaced import Replaced
@@ -31,8 +33,10 @@ __all__ = [
     "Backend",
     "BackendChoice",
     "BasePlugin",
+    "ContainerPlugin",
     "ContainerSpec",
     "Endpoint",
+    "ExecResult",
     "LocalServer",
     "ProcessSpec",
     "Replaced",
@@ -45,6 +49,8 @@ __all__ = [
 
 _ELSEWHERE = {
     "BasePlugin": "_plugin",
+    "ContainerPlugin": "_container_plugin",
+    "ExecResult": "_inside",
     "Replaced": "_replaced",
     "cached_directory": "_cache",
     "current_run": "_run",

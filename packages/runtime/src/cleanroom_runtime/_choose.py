@@ -36,6 +36,7 @@ class Wanted(NamedTuple):
         install_hint: Says how to get a local server, of this major version if one is given.
         same_service: Whether image and local server are the same service by the user's own word,
             so that there is no version to hold the one to.
+        container_only: Whether there is nothing to run but the image.
     """
 
     service: str
@@ -47,6 +48,7 @@ class Wanted(NamedTuple):
     local_servers: Callable[[], Iterable[LocalServer]]
     install_hint: Callable[[str | None], str]
     same_service: bool = False
+    container_only: bool = False
 
 
 class Choice(NamedTuple):
@@ -76,6 +78,8 @@ def choose(wanted: Wanted) -> Choice:
         ServiceError: Nothing on this machine can serve.
     """
     backend, why = _asked_for(wanted)
+    if wanted.container_only:
+        return _only_container(wanted, backend)
     if backend == "external":
         return _external(wanted, why)
     if backend == "container":
@@ -126,8 +130,20 @@ def _container(wanted: Wanted, why: str) -> Choice:
         f"{why}, but no container engine answers ({engine.reason})",
         service=wanted.service,
         backend="container",
-        hint=f"{engine.hint}; or use backend='process'",
+        hint=engine.hint if wanted.container_only else f"{engine.hint}; or use backend='process'",
     )
+
+
+def _only_container(wanted: Wanted, asked: BackendChoice) -> Choice:
+    if wanted.url:
+        raise ConfigurationError(
+            f"{url_variable(wanted.service)} is set, but it always runs in a container",
+            service=wanted.service,
+            hint="unset it: a server that somebody else runs needs no plugin of this kind",
+        )
+    why = "it always runs in a container"
+    ignored = asked not in ("auto", "container")
+    return _container(wanted, f"{why}, also with {BACKEND_VARIABLE}={asked}" if ignored else why)
 
 
 def _process(wanted: Wanted, why: str) -> Choice:

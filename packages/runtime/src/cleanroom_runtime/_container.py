@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,16 +129,33 @@ def state(
 
 
 def log_tail(
-    container_id: str, engine: Engine, lines: int, *, service_name: str | None = None
+    container_id: str, engine: Engine, lines: int | None, *, service_name: str | None = None
 ) -> str:
     """Return the last lines the container wrote, to both streams; nothing of one that is gone.
+
+    All lines, where no number of them is given.
 
     Raises:
         ContainerError: The engine did not answer.
     """
-    path = f"/containers/{container_id}/logs?stdout=1&stderr=1&tail={lines}"
+    path = f"/containers/{container_id}/logs?stdout=1&stderr=1&tail={lines or 'all'}"
     status, body = ask_engine(engine, "GET", path, service_name)
-    return _demultiplexed(body).decode(errors="replace") if status == 200 else ""
+    text = b"".join(part for _, part in frames(body)) if status == 200 else b""
+    return text.decode(errors="replace")
+
+
+def frames(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Take what a container wrote apart, each part with the number of its stream.
+
+    A part begins with that number, three zeros, and its length in four bytes. What a terminal
+    shows has no parts.
+    """
+    while len(stream) >= 8 and stream[0] <= 2 and stream[1:4] == bytes(3):
+        end = 8 + int.from_bytes(stream[4:8])
+        yield stream[0], stream[8:end]
+        stream = stream[end:]
+    if stream:
+        yield 1, stream
 
 
 def kill(container_id: str, engine: Engine, *, service_name: str | None = None) -> None:
@@ -229,13 +246,3 @@ def _state_in(facts: Mapping[str, Any]) -> ContainerState:
         exit_code=None if running or status == "created" else int(found["ExitCode"]),
         oom_killed=bool(found.get("OOMKilled")),
     )
-
-
-def _demultiplexed(stream: bytes) -> bytes:
-    """Take the headers out of a log: stream number, three zeros, length in four bytes."""
-    parts: list[bytes] = []
-    while len(stream) >= 8 and stream[0] <= 2 and stream[1:4] == bytes(3):
-        end = 8 + int.from_bytes(stream[4:8])
-        parts.append(stream[8:end])
-        stream = stream[end:]
-    return b"".join([*parts, stream])

@@ -5,16 +5,13 @@ Both take half a second to import.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 from docker.errors import APIError
@@ -22,6 +19,7 @@ from testcontainers.core.container import DockerContainer, Reaper
 from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.labels import create_labels
 
+from cleanroom_runtime._archive import archive
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import Reach
 from cleanroom_runtime._specs import ContainerSpec
@@ -34,10 +32,6 @@ _log = logging.getLogger("cleanroom.pull")
 
 class PullError(Exception):
     """An image could not be had; the message is the engine's."""
-
-
-class FileError(Exception):
-    """A local file for a container could not be read."""
 
 
 class RyukError(Exception):
@@ -151,34 +145,6 @@ def _start_ryuk() -> None:
             Reaper.get_instance()
         except Exception as exc:  # whatever it was: the service is not to blame
             raise RyukError(str(exc)) from exc
-
-
-def archive(files: Mapping[str, bytes | Path]) -> bytes:
-    """Return a tar archive for the root of a container: path inside to content, or what to copy.
-
-    Raises:
-        FileError: A local file cannot be read.
-    """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, content in files.items():
-            name = path.lstrip("/")
-            if isinstance(content, bytes):
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mode, entry.mtime = len(content), 0o644, int(time.time())
-                tar.addfile(entry, io.BytesIO(content))
-                continue
-            try:
-                tar.add(content.resolve(), name, filter=_owned_by_root)
-            except OSError as exc:
-                raise FileError(f"{content} cannot be read: {exc.strerror or exc}") from exc
-    return buffer.getvalue()
-
-
-def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = "root"
-    return entry
 
 
 def pull(engine: Engine, socket_url: str, spec: ContainerSpec) -> None:

@@ -11,7 +11,8 @@ from urllib3.exceptions import HTTPError
 
 from cleanroom import ContainerError
 from cleanroom._secrets import is_secret_key, scrub
-from cleanroom_runtime._docker import FileError, PullError, RyukError
+from cleanroom_runtime._archive import FileError
+from cleanroom_runtime._docker import PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._specs import ContainerSpec
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -51,7 +51,7 @@ def remove(run: Run, service_id: str, metadata: Mapping[str, str], plugin: BaseP
             return  # it was not launched, and what that has left is the warden's to find
         from cleanroom_runtime import _container
 
-        _container.remove(metadata["container_id"], _engine_of(metadata))
+        _container.remove(metadata["container_id"], engine_of(metadata))
     if backend == "external" and "url" in metadata:
         plugin.detach(metadata)
     stop_relays(run, service_id)
@@ -118,11 +118,17 @@ def _ask_engine(handle: ServiceHandle, timeout: float) -> None:
     """Raise unless the engine of a container can say anything about it."""
     from cleanroom_runtime import _container
 
-    _container.state(handle.require("container_id"), _engine_of(handle.metadata), timeout=timeout)
+    _container.state(handle.require("container_id"), engine_of(handle.metadata), timeout=timeout)
 
 
-def log_tail(metadata: Mapping[str, str], lines: int) -> str:
-    """Return the last lines a service wrote, secrets removed; empty where there are none."""
+def log_tail(metadata: Mapping[str, str], lines: int, secrets: Iterable[str] = ()) -> str:
+    """Return the last lines a service wrote, secrets removed; empty where there are none.
+
+    Args:
+        metadata: What is known of the service.
+        lines: How many.
+        secrets: What is removed beside those in the metadata.
+    """
     text = ""
     if metadata.get("backend") == "process" and "log" in metadata:
         text = _process.log_tail(Path(metadata["log"]), lines)
@@ -130,9 +136,9 @@ def log_tail(metadata: Mapping[str, str], lines: int) -> str:
         from cleanroom_runtime import _container
 
         with contextlib.suppress(CleanroomError):
-            text = _container.log_tail(metadata["container_id"], _engine_of(metadata), lines)
-    secrets = [value for key, value in metadata.items() if is_secret_key(key)]
-    return scrub(text, [spelling for secret in secrets for spelling in _spellings(secret)])
+            text = _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
+    known = [*secrets, *(value for key, value in metadata.items() if is_secret_key(key))]
+    return scrub(text, [spelling for secret in known for spelling in _spellings(secret)])
 
 
 def _spellings(secret: str) -> Iterator[str]:
@@ -151,12 +157,12 @@ def kill(handle: ServiceHandle) -> None:
     elif handle.require("backend") == "container":
         from cleanroom_runtime import _container
 
-        _container.kill(handle.require("container_id"), _engine_of(handle.metadata))
+        _container.kill(handle.require("container_id"), engine_of(handle.metadata))
     else:
         raise ServiceError("somebody else runs it", service=handle.service_name)
 
 
-def _engine_of(metadata: Mapping[str, str]) -> Engine:
+def engine_of(metadata: Mapping[str, str]) -> Engine:
     """Return the engine a container runs on, which another setting may have replaced by now."""
     from cleanroom_runtime._engine import Engine, find_engine
 

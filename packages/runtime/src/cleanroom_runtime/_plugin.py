@@ -57,6 +57,8 @@ class BasePlugin(ABC):
     """Name of the image that a local server of the same major version may stand in for."""
     same_service: ClassVar[bool] = False
     """Whether the user names image and local server both, so that either is the service."""
+    container_only: ClassVar[bool] = False
+    """Whether it always runs in a container, whatever `CLEANROOM_BACKEND` says."""
     refuses_root: ClassVar[bool] = False
     """Whether the server program will not run as root."""
     url_schemes: ClassVar[tuple[str, ...]] = ()
@@ -150,6 +152,10 @@ class BasePlugin(ABC):
         """Do what must be done once in the ready service. Returns metadata to add."""
         return {}
 
+    def secrets(self) -> Iterable[str]:
+        """What must not show in a log, beside what the handle's metadata names as secret."""
+        return ()
+
     def disconnect(self, handle: ServiceHandle) -> None:  # noqa: B027 - nothing, by default
         """Close what this process holds open to a service that is about to be stopped."""
 
@@ -187,7 +193,7 @@ class BasePlugin(ABC):
 
     def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
         """Return the last `tail` lines the service wrote, secrets removed."""
-        return _lifecycle.log_tail(handle.metadata, tail)
+        return _lifecycle.log_tail(handle.metadata, tail, self.secrets())
 
     def kill(self, handle: ServiceHandle) -> None:
         """End the service as a crash would, without cleaning up. For tests of what follows."""
@@ -224,6 +230,7 @@ class BasePlugin(ABC):
             local_servers=self.local_servers,
             install_hint=self.install_hint,
             same_service=self.same_service,
+            container_only=self.container_only,
         )
         return choose(wanted)
 

@@ -104,7 +104,7 @@ class _Start:
         if isinstance(exc, CleanroomError):
             exc.backend = exc.backend or self._choice.backend
             if isinstance(exc, ServiceError) and exc.log_tail is None:
-                exc.log_tail = log_tail(self._metadata, _LOG_LINES) or None
+                exc.log_tail = self._log_tail() or None
         try:
             remove(self._run, self._id, self._metadata, self._plugin)
         except CleanroomError as second:
@@ -202,7 +202,7 @@ class _Start:
             if code is not None:
                 raise ProcessError(
                     f"the server ended while it was starting, {_process.describe_exit(code)}",
-                    log_tail=log_tail(self._metadata, _LOG_LINES),
+                    log_tail=self._log_tail(),
                     hint=f"it was started from {self._metadata['executable']}",
                 )
         elif self._choice.engine is not None:
@@ -216,6 +216,9 @@ class _Start:
                 raise ContainerError(
                     f"the container ended while it was starting, with exit code "
                     f"{state.exit_code}{killed}",
-                    log_tail=log_tail(self._metadata, _LOG_LINES),
+                    log_tail=self._log_tail(),
                     hint=f"it was started from image {self._metadata['image']}",
                 )
+
+    def _log_tail(self) -> str:
+        return log_tail(self._metadata, _LOG_LINES, self._plugin.secrets())

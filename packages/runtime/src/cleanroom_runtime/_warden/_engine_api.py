@@ -27,7 +27,7 @@ def ask(
     method: str,
     path: str,
     *,
-    body: dict[str, Any] | None = None,
+    body: dict[str, Any] | bytes | None = None,
     timeout: float = 20.0,
 ) -> tuple[int, bytes]:
     """Send one request and return the status and the body of the answer.
@@ -36,7 +36,7 @@ def ask(
         engine: Where the engine is.
         method: For instance `"GET"`.
         path: Path and query of the engine's HTTP API.
-        body: What is sent along, as JSON.
+        body: What is sent along: what becomes JSON, or a tar archive.
         timeout: Seconds to wait for the connection, and for each part of the answer.
 
     Raises:
@@ -44,11 +44,9 @@ def ask(
     """
     connection = _Connection(engine, timeout)
     try:
-        if body is None:
-            connection.request(method, path)
-        else:
-            kind = {"Content-Type": "application/json"}
-            connection.request(method, path, json.dumps(body).encode(), kind)
+        kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
+        content = json.dumps(body).encode() if isinstance(body, dict) else body
+        connection.request(method, path, content, {"Content-Type": kind} if content else {})
         response = connection.getresponse()
         return response.status, response.read()
     except http.client.HTTPException as exc:

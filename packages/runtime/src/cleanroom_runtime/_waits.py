@@ -1,0 +1,193 @@
+"""What a container is waited for: each wait is a question that is asked until it is answered."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cleanroom import ServiceError
+from cleanroom_runtime._inside import Inside
+
+Check = Callable[[Mapping[str, str]], object]
+"""Is given the metadata of the service's handle; raises, or returns `False`, while not ready."""
+
+_SILENCE = 0.1
+_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a container is asked.
+
+    Attributes:
+        metadata: That of the service's handle.
+        inside: The inside of the container.
+        log: Returns all that the container wrote.
+        hide: Removes secrets from a text.
+    """
+
+    metadata: Mapping[str, str]
+    inside: Inside
+    log: Callable[[], str]
+    hide: Callable[[str], str]
+
+    def address(self, port: int) -> tuple[str, int]:
+        """Where a port of the container is reached."""
+        return self.metadata[f"host_{port}"], int(self.metadata[f"port_{port}"])
+
+
+class Wait(ABC):
+    """A question to a container. As a text, it says what is waited for."""
+
+    lasting: ClassVar[bool] = True
+    """Whether it is asked again to see if the service is healthy."""
+
+    @abstractmethod
+    def ask(self, place: Place, timeout: float) -> None:
+        """Ask once.
+
+        Raises:
+            ServiceError: The answer is not the right one yet; says what was waited for.
+        """
+
+    def unmet(self, problem: str, hint: str | None = None) -> ServiceError:
+        """Return the error for an answer that is not the right one."""
+        return ServiceError(f"waiting for {self}: {problem}", hint=hint)
+
+
+@dataclass(frozen=True)
+class PortWait(Wait):
+    """A port is listened on."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"port {self.port}"
+
+    def ask(self, place: Place, timeout: float) -> None:
+        """Connect. Who accepts for the container hangs up at once if nobody listens inside."""
+        began = time.monotonic()
+        try:
+            with socket.create_connection(place.address(self.port), timeout) as connection:
+                away = time.monotonic() - began
+                connection.settimeout(min(timeout, _SILENCE + 2 * away))
+                listening = bool(connection.recv(1))
+        except ConnectionError:
+            listening = False
+        except TimeoutError:
+            listening = time.monotonic() - began < timeout
+        if not listening:
+            raise self.unmet(
+                "nothing listens on it inside the container, or only at 127.0.0.1 there",
+                "see ports and wait; the service has to listen at 0.0.0.0",
+            )
+
+
+@dataclass(frozen=True)
+class LogWait(Wait):
+    """A text, or a match of a pattern, is in the log."""
+
+    text: str = ""
+    pattern: re.Pattern[str] | None = None
+    lasting: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        if self.pattern is not None:
+            return f"a match of {self.pattern.pattern!r} in the log"
+        return f"{self.text!r} in the log"
+
+    def ask(self, place: Place, timeout: float) -> None:
+        """Look into the whole log."""
+        log = place.log()
+        found = self.text in log if self.pattern is None else self.pattern.search(log)
+        if not found:
+            lines = log.count("\n")
+            raise self.unmet(f"it is not in the {lines} lines so far" if lines else "it is empty")
+
+
+@dataclass(frozen=True)
+class HttpWait(Wait):
+    """A path answers with a status, or with any below 400."""
+
+    path: str
+    port: int
+    status: int | None = None
+
+    def __str__(self) -> str:
+        return f"GET {self.path} on port {self.port}"
+
+    def ask(self, place: Place, timeout: float) -> None:
+        """Ask for the path. Redirects are not followed."""
+        connection = http.client.HTTPConnection(*place.address(self.port), timeout=timeout)
+        try:
+            connection.request("GET", self.path, headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                status, body = response.status, response.read(_SHOWN).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as exc:
+            raise self.unmet(f"no answer in HTTP ({_in_words(exc)})") from exc
+        finally:
+            connection.close()
+        if status != self.status if self.status else status >= 400:
+            wanted = self.status or "one below 400"
+            raise self.unmet(
+                f"the answer has status {status}, and {wanted} is expected: {place.hide(body)!r}"
+            )
+
+
+@dataclass(frozen=True)
+class CommandWait(Wait):
+    """A command in the container ends with exit code 0. Its arguments are not shown."""
+
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"command {self.argv[0]!r} in the container"
+
+    def ask(self, place: Place, timeout: float) -> None:
+        """Run it."""
+        result = place.inside.run(self.argv, timeout=timeout)
+        if result.exit_code != 0:
+            said = place.hide(f"{result.stdout}{result.stderr}".strip())[-_SHOWN:]
+            raise self.unmet(f"it ended with exit code {result.exit_code}: {said!r}")
+
+
+@dataclass(frozen=True)
+class CheckWait(Wait):
+    """A callable does not raise, nor return `False`."""
+
+    check: Check
+
+    def __str__(self) -> str:
+        return f"check {getattr(self.check, '__name__', repr(self.check))}"
+
+    def ask(self, place: Place, timeout: float) -> None:
+        """Call it. One that hangs is left alone."""
+        verdicts: list[object] = []
+        failures: list[Exception] = []
+
+        def run() -> None:
+            try:
+                verdicts.append(self.check(place.metadata))
+            except Exception as exc:  # noqa: BLE001 - raised below
+                failures.append(exc)
+
+        thread = threading.Thread(target=run, name="cleanroom-check", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        if failures:
+            raise self.unmet(f"it raised {place.hide(_in_words(failures[0]))}") from failures[0]
+        if not verdicts:
+            raise self.unmet(f"it did not return within {timeout:g} s")
+        if verdicts[0] is False:
+            raise self.unmet("it returned False")
+
+
+def _in_words(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}".rstrip(": ")[:_SHOWN]

@@ -1,0 +1,642 @@
+"""Any image as a service: what it is given, what it is waited for, and what goes wrong."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from cleanroom import (
+    CleanroomEnvironment,
+    CleanroomError,
+    ConfigurationError,
+    ContainerError,
+    HealthStatus,
+    ServiceError,
+    ServiceHandle,
+    StartTimeoutError,
+    ValidationError,
+)
+from cleanroom_runtime import ContainerPlugin, ContainerSpec
+from cleanroom_runtime._run import Run
+from tests.leftovers import left_of_service
+
+Start = Callable[[ContainerPlugin], ServiceHandle]
+BOUND = 2.0
+TWO_PORTS = """
+import socket, sys, threading
+def serve(port):
+    with socket.create_server(("0.0.0.0", port)) as listener:
+        print(f"listening on {port}", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            connection.sendall(f"this is {port}".encode())
+            connection.close()
+threading.Thread(target=serve, args=(1025,)).start()
+serve(8025)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start services, which are stopped after the test."""
+    started: list[tuple[ContainerPlugin, ServiceHandle]] = []
+
+    def start(plugin: ContainerPlugin) -> ServiceHandle:
+        started.append((plugin, plugin.start()))
+        return started[-1][1]
+
+    yield start
+    for plugin, handle in started:
+        plugin.stop(handle)
+
+
+@pytest.fixture
+def ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the services that this test has tried to start."""
+    ids: list[str] = []
+    new_id = Run.new_service_id
+    monkeypatch.setattr(Run, "new_service_id", lambda run: ids.append(new_id(run)) or ids[-1])
+    return ids
+
+
+@pytest.fixture(scope="module")
+def box(redis_image: str) -> Iterator[ServiceHandle]:
+    """The handle of a service for tests that leave it as it is."""
+    plugin = ContainerPlugin("box", redis_image, [6379, 8080], env={"ANSWER": "42"})
+    plugin = plugin.with_wait(log="Ready to accept connections")
+    handle = plugin.start()
+    yield handle
+    plugin.stop(handle)
+
+
+def failing(plugin: ContainerPlugin) -> CleanroomError:
+    with pytest.raises(CleanroomError) as caught:
+        plugin.start()
+    return caught.value
+
+
+def greeting(handle: ServiceHandle, port: int) -> str:
+    address = handle.metadata[f"host_{port}"], int(handle.metadata[f"port_{port}"])
+    with socket.create_connection(address, 5) as connection, connection.makefile() as stream:
+        return stream.read()
+
+
+# ----------------------------------------------------------------------- what is run
+
+
+def test_everything_in_one_expression(
+    http_image: str, tmp_path: Path, start: Start, docker_engine: docker.DockerClient
+) -> None:
+    """An image gets ports, environment, files, command, limits and user from one expression."""
+    script = tmp_path / "run.sh"
+    script.write_text("#!/bin/sh\nexec python3 -u /srv/two.py\n")
+    script.chmod(0o755)
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    folder.joinpath("a").write_text("A")
+    plugin = (
+        ContainerPlugin("mail", http_image, [1025, 8025], scheme="smtp")
+        .with_env("GREETING", "hello")
+        .with_file("/srv/two.py", TWO_PORTS)
+        .with_file("/srv/bytes", b"\0\1")
+        .with_file("/srv/run.sh", script)
+        .with_file("/srv/conf", folder)
+        .with_command(["-c", "import os; os.execv('/srv/run.sh', ['run.sh'])"])
+        .with_wait(port=1025)
+        .with_wait(log="listening on 8025")
+        .with_limits(memory="96m", cpus=0.5, shm_size=2**25)
+        .with_tmpfs("/scratch", "size=12m")
+        .with_user("nobody")
+        .with_pull("missing")
+    )
+    handle = start(plugin)
+    facts = handle.metadata
+    assert handle.url == f"smtp://{handle.host}:{handle.port}"
+    assert (facts["host_1025"], facts["port_1025"]) == (handle.host, str(handle.port))
+    assert facts["port_8025"] != facts["port_1025"]
+    assert greeting(handle, 8025) == "this is 8025"
+    assert facts["backend_reason"] == "it always runs in a container"
+    shown = plugin.exec(
+        handle,
+        ["sh", "-c", "echo $GREETING; cat /srv/conf/a; id -un; df -k /scratch /dev/shm"],
+    ).stdout
+    assert shown.startswith("hello\nAnobody\n")
+    assert re.search(r" 12288 .* /scratch\n", shown)
+    assert re.search(r" 32768 .* /dev/shm\n", shown)
+    assert plugin.copy_from(handle, "/srv/bytes") == b"\0\1"
+    host = docker_engine.containers.get(facts["container_id"]).attrs["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"]) == (96 * 2**20, 500_000_000)
+
+
+def test_it_ends_without_a_trace(redis_image: str) -> None:
+    """What is stopped is gone, and stopping it twice is fine."""
+    plugin = ContainerPlugin("box", redis_image, 6379)
+    handle = plugin.start()
+    assert plugin.health_check(handle) is HealthStatus.HEALTHY
+    plugin.stop(handle)
+    plugin.stop(handle)
+    assert left_of_service(handle.id, engine=True) == []
+    assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
+
+
+def test_plugins_do_not_change() -> None:
+    """Every `with_...` leaves the plugin as it was."""
+    plugin = ContainerPlugin("box", "acme/box:1", 80)
+    before = plugin.container("acme/box:1")
+    changed = (
+        plugin.with_env("A", "1")
+        .with_file("/a", "a")
+        .with_command(["x"])
+        .with_limits(memory=2**30)
+        .with_tmpfs("/b")
+        .with_user("1000:1000")
+        .with_pull("always")
+        .with_registry("someone", "hush")
+    )
+    assert plugin.container("acme/box:1") == before == ContainerSpec("acme/box:1", 80)
+    assert changed.container("acme/box:1") == ContainerSpec(
+        "acme/box:1",
+        80,
+        env={"A": "1"},
+        command=("x",),
+        files={"/a": b"a"},
+        tmpfs={"/b": ""},
+        memory=2**30,
+        user="1000:1000",
+        pull="always",
+        registry=("someone", "hush"),
+    )
+
+
+def test_pulling_is_provisioning(redis_image: str, exporter: Any, start: Start) -> None:
+    """The image is seen to in the span `provision`, before the one of the launch."""
+    plugin = ContainerPlugin("box", redis_image, 6379)
+    with pytest.raises(ContainerError, match=r"could not be pulled: .*refused"):
+        ContainerPlugin("box", "localhost:1/none:1", 80).start()
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == ["provision", "cleanroom.service.start"]
+    exporter.clear()
+    start(plugin)
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names[:2] == ["provision", "cleanroom.container.start"]
+
+
+@pytest.mark.parametrize("asked", ["process", "external"])
+def test_another_backend_does_not_apply(
+    redis_image: str, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """With another CLEANROOM_BACKEND it is a container nevertheless, and the reason says so."""
+    monkeypatch.setenv("CLEANROOM_BACKEND", asked)
+    choice = ContainerPlugin("box", redis_image, 6379).choose()
+    assert choice.backend == "container"
+    assert choice.reason == f"it always runs in a container, also with CLEANROOM_BACKEND={asked}"
+
+
+def test_a_backend_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CLEANROOM_BACKEND that is none is an error here too."""
+    monkeypatch.setenv("CLEANROOM_BACKEND", "docker")
+    with pytest.raises(ConfigurationError, match="CLEANROOM_BACKEND is 'docker'"):
+        ContainerPlugin("box", "acme/box:1", 80).choose()
+
+
+def test_a_url_does_not_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server somebody else runs cannot stand in, and who names one is told."""
+    monkeypatch.setenv("CLEANROOM_BOX_URL", "redis://somewhere:6379")
+    with pytest.raises(ConfigurationError, match="CLEANROOM_BOX_URL is set, but it always runs"):
+        ContainerPlugin("box", "acme/box:1", 80).choose()
+
+
+def test_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no engine answers, the error says how to have one, and speaks of nothing else."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    error = failing(ContainerPlugin("box", "acme/box:1", 80))
+    assert isinstance(error, ContainerError)
+    assert "always runs in a container, but no container engine answers" in error.message
+    assert "start that engine" in str(error.hint)
+    assert "process" not in str(error)
+
+
+# ----------------------------------------------------------------- what is waited for
+
+
+def test_waits_that_are_met(redis_image: str, start: Start) -> None:
+    """Each kind of wait ends when it holds, and the service is healthy then."""
+    plugin = ContainerPlugin(
+        "box",
+        redis_image,
+        6379,
+        wait=[
+            {"port": 6379},
+            {"log": "Ready to accept connections"},
+            {"log_matches": "^.*# Server initialized$"},
+            {"log_matches": re.compile(r"(?s)initialized.*Ready")},
+            {"command": ["redis-cli", "ping"]},
+            {
+                "check": lambda facts: socket.create_connection(
+                    (facts["host"], facts["port"])
+                ).close()
+            },
+        ],
+    )
+    handle = start(plugin)
+    assert plugin.health_check(handle) is HealthStatus.HEALTHY
+
+
+def test_http_is_waited_for(http_image: str, start: Start) -> None:
+    """A path is waited for, on the main port or another one, with a status or any below 400."""
+    plugin = ContainerPlugin("api", http_image, [9999, 8080]).with_wait(http="/health", port=8080)
+    start(plugin)
+    start(ContainerPlugin("api", http_image, 8080).with_wait(http="/nothing?a=b", status=404))
+
+
+def test_a_port_that_is_published_is_not_one_that_is_listened_on(
+    http_image: str, start: Start
+) -> None:
+    """By default each port is waited for until the program inside listens, though its published
+    end takes connections from the first moment."""
+    late = f"import time; time.sleep(1)\n{TWO_PORTS}"
+    began = time.monotonic()
+    handle = start(ContainerPlugin("late", http_image, [8025, 1025], command=["-c", late]))
+    assert time.monotonic() - began > 1
+    assert greeting(handle, 1025) == "this is 1025"
+
+
+@pytest.mark.parametrize(
+    ("wait", "says"),
+    [
+        ({"port": 8080}, "waiting for port 8080: nothing listens on it inside the container"),
+        ({"log": "no such"}, r"waiting for 'no such' in the log: it is not in the \d+ lines"),
+        ({"log_matches": "^no.such$"}, r"waiting for a match of '\^no.such\$' in the log: "),
+        ({"http": "/ready"}, r"waiting for GET /ready on port 6379: no answer in HTTP \(Bad"),
+        (
+            {"command": ["redis-cli", "-p", "1", "-a", "hush", "ping"]},
+            "waiting for command 'redis-cli' in the container: it ended with exit code 1: "
+            ".*onnection refused",
+        ),
+        ({"command": ["no-such"]}, "waiting for command 'no-such'.*exit code 12[67]: .*not found"),
+        ({"check": lambda _: False}, "waiting for check <lambda>: it returned False"),
+        ({"check": lambda facts: facts["no"]}, "waiting for check <lambda>: it raised KeyError"),
+        ({"check": lambda _: time.sleep(60)}, "waiting for check <lambda>: it did not return"),
+    ],
+)
+def test_waits_that_are_not_met(box: ServiceHandle, wait: Mapping[str, Any], says: str) -> None:
+    """What is said of a wait that does not hold names it and says how it is; no argument shows."""
+    plugin = ContainerPlugin("box", "acme/box:1", [6379, 8080], wait=wait)
+    with pytest.raises(ServiceError) as caught:
+        plugin.probe(box.metadata, 2)
+    assert re.search(says, caught.value.message)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_wait_that_is_never_met(redis_image: str, ids: list[str]) -> None:
+    """When time is up, the error says which wait did not hold and how it was last, with the log
+    and what to change; nothing is left."""
+    plugin = ContainerPlugin("box", redis_image, [6379, 8080], start_timeout=0.8)
+    error = failing(plugin)
+    assert isinstance(error, StartTimeoutError)
+    assert "0.8 s; the last error was waiting for port 8080: nothing listens" in error.message
+    assert "Ready to accept connections" in str(error.log_tail)
+    assert "start_timeout" in str(error.hint)
+    assert [left_of_service(each, engine=True) for each in ids] == [[]]
+
+
+def test_a_wrong_answer_in_http(http_image: str) -> None:
+    """A status that is not the expected one is shown, with the answer."""
+    plugin = ContainerPlugin("api", http_image, 8080, start_timeout=0.5)
+    message = failing(plugin.with_wait(http="/ready")).message
+    assert message.endswith("status 404, and one below 400 is expected: 'not found'")
+    message = failing(plugin.with_wait(http="/health", status=204)).message
+    assert message.endswith("status 200, and 204 is expected: 'OK'")
+
+
+def test_secrets_in_what_it_says(http_image: str, start: Start) -> None:
+    """The value of a secret variable is hidden in logs, errors and reprs."""
+    code = "import os, runpy; print(os.environ['API_TOKEN']); runpy.run_path('/srv/server.py')"
+    plugin = ContainerPlugin("api", http_image, 8080, command=["-u", "-c", code], start_timeout=2)
+    plugin = plugin.with_env("API_TOKEN", "hush-hush")
+    handle = start(plugin)
+    logs = plugin.logs(handle)
+    assert logs.startswith("***\n")
+    asking = plugin.with_wait(http="/env/API_TOKEN", status=500)
+    with pytest.raises(ServiceError, match=r"is expected: '\*\*\*'$"):
+        asking.probe(handle.metadata, 2)
+    echo = ["sh", "-c", "echo no $API_TOKEN; exit 1"]
+    said = failing(plugin.with_wait(command=echo))
+    assert said.message.endswith("exit code 1: 'no ***'")
+    assert "***" in str(said.log_tail)
+    shown = (repr(plugin), repr(handle), handle.to_json(), logs, str(said), repr(said))
+    assert "hush-hush" not in "".join(shown)
+
+
+# ------------------------------------------------------------------------------ health
+
+
+def in_time(plugin: ContainerPlugin, handle: ServiceHandle) -> HealthStatus:
+    began = time.monotonic()
+    status = plugin.health_check(handle)
+    assert time.monotonic() - began < BOUND + 0.5  # a busy machine may be late in telling
+    return status
+
+
+@pytest.mark.parametrize("wait", [{"log": "Ready"}, {"port": 6379}, {"command": ["true"]}])
+def test_unhealthy_when_paused_or_killed(
+    redis_image: str,
+    start: Start,
+    docker_engine: docker.DockerClient,
+    wait: Mapping[str, Any],
+) -> None:
+    """A service whose container is paused or killed is unhealthy within the bound, whatever it
+    was waited for."""
+    plugin = ContainerPlugin("box", redis_image, 6379, wait=wait)
+    handle = start(plugin)
+    container = docker_engine.containers.get(handle.metadata["container_id"])
+    container.pause()
+    assert in_time(plugin, handle) is HealthStatus.UNHEALTHY
+    container.unpause()
+    assert in_time(plugin, handle) is HealthStatus.HEALTHY
+    plugin.kill(handle)
+    assert in_time(plugin, handle) is HealthStatus.UNHEALTHY
+
+
+def test_unhealthy_when_the_question_is_not_answered(redis_image: str, start: Start) -> None:
+    """Health follows what was waited for, also where the program hangs and its container runs."""
+    plugin = ContainerPlugin("box", redis_image, 6379).with_wait(
+        command=["sh", "-c", "test ! -e /tmp/ill"]
+    )
+    handle = start(plugin)
+    plugin.copy_to(handle, "", "/tmp/ill")
+    assert in_time(plugin, handle) is HealthStatus.UNHEALTHY
+    hanging = ContainerPlugin("box", redis_image, 6379).with_wait(command=["sleep", "10"])
+    assert in_time(hanging, handle) is HealthStatus.UNHEALTHY
+
+
+# ------------------------------------------------------------------- what goes wrong
+
+
+def test_an_image_that_is_missing() -> None:
+    """An image that is missing and must not be pulled is named."""
+    error = failing(ContainerPlugin("box", "acme/none:1", 80, pull="never"))
+    assert "the engine has no image 'acme/none:1', and pull='never' forbids" in error.message
+    assert error.service == "box"
+
+
+def test_it_exits_at_once(http_image: str) -> None:
+    """Waiting ends with the container, whose exit code and last words are shown."""
+    plugin = ContainerPlugin("box", http_image, 80, command=["-c", "raise SystemExit('no goods')"])
+    began = time.monotonic()
+    error = failing(plugin)
+    assert time.monotonic() - began < plugin.start_timeout / 2
+    assert isinstance(error, ContainerError)
+    assert re.search("the container ended .*exit code 1", error.message)
+    assert error.log_tail == "no goods\n"
+
+
+def test_it_exits_while_others_are_asked(http_image: str) -> None:
+    """A container that has ended is not ready, though all that was waited for once held."""
+    code = "print('ready', flush=True); import time; time.sleep(0.5)"
+    plugin = ContainerPlugin("box", http_image, 80, command=["-c", code]).with_wait(log="ready")
+    error = failing(plugin.with_wait(check=lambda _: time.sleep(1)))
+    assert re.search("the container ended .*exit code 0", error.message)
+
+
+def test_a_file_that_is_gone(redis_image: str, tmp_path: Path) -> None:
+    """A local file that was removed in the meantime is named, and nothing is left."""
+    local = tmp_path / "settings"
+    local.touch()
+    plugin = ContainerPlugin("box", redis_image, 6379).with_file("/settings", local)
+    local.unlink()
+    error = failing(plugin)
+    assert re.search(f"file for the container is missing: {local} .*No such file", error.message)
+
+
+def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
+    """Who listens at 127.0.0.1 inside is told that nobody else can reach that."""
+    code = TWO_PORTS.replace("0.0.0.0", "127.0.0.1")
+    error = failing(ContainerPlugin("b", http_image, 8025, command=["-c", code], start_timeout=1))
+    assert "or only at 127.0.0.1 there" in error.message
+    assert "0.0.0.0" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": "9"}, "name is '9'"),
+        ({"image": "A:b:c"}, "image='A:b:c' is not an image reference"),
+        ({"ports": ()}, r"ports is \(\)"),
+        ({"ports": [80, 0]}, "ports is 0"),
+        ({"ports": "80"}, "ports is '80'"),
+        ({"ports": [80, 80]}, r"ports is \[80, 80\]"),
+        ({"env": {"A B": "x"}}, "key in env is 'A B'"),
+        ({"env": {"A": 1}}, "env has no text for A"),
+        ({"env": ["A=1"]}, "env is of type list"),
+        ({"files": {"a": "x"}}, "path is 'a'"),
+        ({"files": {"/": "x"}}, "path is '/'"),
+        ({"files": {"/a": 1}}, "content of /a is of type int"),
+        ({"files": {"/a": Path("/no/such")}}, "content of /a is /no/such"),
+        ({"files": {"/a": {"path": "/no/such"}}}, "content of /a is /no/such"),
+        ({"files": {"/a": {"paths": "x"}}}, r"files\['/a'\] has the key 'paths'"),
+        ({"command": "run it"}, "command is 'run it'"),
+        ({"command": []}, "command is of type list"),
+        ({"memory": "lots"}, "memory is 'lots'"),
+        ({"memory": 0}, "memory is 0"),
+        ({"shm_size": -1}, "shm_size is -1"),
+        ({"cpus": 0}, "cpus is 0"),
+        ({"tmpfs": {"a": ""}}, "path is 'a'"),
+        ({"tmpfs": {"/a": 1}}, "tmpfs has 1 for /a"),
+        ({"user": "a b"}, "user is 'a b'"),
+        ({"pull": "sometimes"}, "pull is 'sometimes'"),
+        ({"registry": {"username": "me"}}, "registry has no text for password"),
+        ({"registry": {"user": "me"}}, "registry has the key 'user'"),
+        ({"scheme": "a://"}, "scheme is 'a://'"),
+        ({"wait": {}}, "wait has nothing"),
+        ({"wait": {"port": 81}}, "port in wait is 81"),
+        ({"wait": {"log": ""}}, "log in wait is ''"),
+        ({"wait": {"log": "a", "port": 80}}, "wait has log and port"),
+        ({"wait": {"log_matches": "("}}, r"log_matches in wait is '\('"),
+        ({"wait": {"http": "ready"}}, "http in wait is 'ready'"),
+        ({"wait": {"http": "/", "status": 1}}, "status in wait is 1"),
+        ({"wait": {"port": 80, "status": 200}}, "wait has port and status"),
+        ({"wait": {"command": "ls"}}, "command in wait is 'ls'"),
+        ({"wait": {"check": "ls"}}, "check in wait is 'ls'"),
+        ({"wait": {"logs": "a"}}, "wait has the key 'logs'"),
+        ({"start_timeout": 0}, "start_timeout is 0"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
+    """A malformed argument is refused, with its name and value."""
+    with pytest.raises(ValidationError, match=f"^{says}"):
+        ContainerPlugin(**{"name": "box", "image": "acme/box:1", "ports": 80, **arguments})
+
+
+# -------------------------------------------------------------- in a running container
+
+
+def test_exec(box: ServiceHandle) -> None:
+    """A command's exit code and what it wrote are returned, whatever the exit code is."""
+    result = ContainerPlugin.exec(
+        box,
+        ["sh", "-c", "echo $ANSWER $MORE; pwd; id -un; echo no >&2; exit 3"],
+        env={"MORE": "or less"},
+        user="nobody",
+        cwd="/tmp",
+    )
+    assert (result.exit_code, result.stdout) == (3, "42 or less\n/tmp\nnobody\n")
+    assert result.stderr == "no\n"
+
+
+def test_exec_of_much(box: ServiceHandle) -> None:
+    """All that a command writes is returned."""
+    result = ContainerPlugin.exec(box, ["head", "-c", "3000000", "/dev/zero"])
+    assert len(result.stdout) == 3_000_000
+
+
+def test_exec_of_what_is_not_there(box: ServiceHandle) -> None:
+    """A program that is not there is an exit code, as in a shell, or an error that names it."""
+    try:  # engines differ in this
+        result = ContainerPlugin.exec(box, ["no-such-program"])
+    except ContainerError as error:
+        said = error.message
+    else:
+        assert result.exit_code in (126, 127)
+        said = result.stdout + result.stderr
+    assert "no-such-program" in said
+
+
+@pytest.mark.parametrize("command", ["sleep 20", "while :; do echo x; sleep 0.05; done"])
+def test_exec_takes_too_long(box: ServiceHandle, command: str) -> None:
+    """A command that is not done in time is an error, also while it writes on and on."""
+    began = time.monotonic()
+    with pytest.raises(ContainerError, match=r"'sh' was not done after 0.3 s") as caught:
+        ContainerPlugin.exec(box, ["sh", "-c", command], timeout=0.3)
+    assert time.monotonic() - began < 10
+    assert command not in str(caught.value)
+
+
+def test_files_in_and_out(box: ServiceHandle, tmp_path: Path) -> None:
+    """Files and folders are copied into a container and out of it; links are followed."""
+    ContainerPlugin.copy_to(box, b"\0bytes", "/data/in/a")
+    assert ContainerPlugin.copy_from(box, "/data/in/a") == b"\0bytes"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.joinpath("run").write_text("#!/bin/sh\necho it runs")
+    folder.joinpath("run").chmod(0o755)
+    ContainerPlugin.copy_to(box, folder, "/data/folder")
+    assert ContainerPlugin.exec(box, ["/data/folder/run"]).stdout == "it runs\n"
+    copy = ContainerPlugin.copy_from(box, "/data", tmp_path / "new" / "place")
+    assert copy == tmp_path / "new" / "place" / "data"
+    assert copy.joinpath("in", "a").read_bytes() == b"\0bytes"
+    assert copy.joinpath("folder", "run").read_text().endswith("it runs")
+    ContainerPlugin.exec(box, ["ln", "-s", "../data/in/a", "/data/link"])
+    assert ContainerPlugin.copy_from(box, "/data/link") == b"\0bytes"
+    ContainerPlugin.exec(box, ["ln", "-s", "round", "/data/round"])
+    with pytest.raises(ContainerError, match=r"/data/round .*(nowhere|too many links)"):
+        ContainerPlugin.copy_from(box, "/data/round")
+
+
+def test_files_that_cannot_be_copied(box: ServiceHandle, tmp_path: Path) -> None:
+    """Each way in which a copy fails is told."""
+    with pytest.raises(ContainerError, match=r"/no/such could not be read .*no/such"):
+        ContainerPlugin.copy_from(box, "/no/such")
+    with pytest.raises(ContainerError, match="/etc cannot be read: it is a folder"):
+        ContainerPlugin.copy_from(box, "/etc")
+    with pytest.raises(ContainerError, match="/dev/null cannot be read: it is no regular file"):
+        ContainerPlugin.copy_from(box, "/dev/null")
+    with pytest.raises(ContainerError, match=f"/dev could not be copied to {tmp_path}: "):
+        ContainerPlugin.copy_from(box, "/dev", tmp_path)
+    with pytest.raises(ContainerError, match="/etc/passwd/below could not be written"):
+        ContainerPlugin.copy_to(box, "x", "/etc/passwd/below")
+    with pytest.raises(ValidationError, match=r"content of /a is .*none"):
+        ContainerPlugin.copy_to(box, tmp_path / "none", "/a")
+    with pytest.raises(ValidationError, match="path is 'relative'"):
+        ContainerPlugin.copy_from(box, "relative")
+
+
+def test_in_a_container_that_is_gone(redis_image: str) -> None:
+    """Of a container that was stopped, every question is an error that says so."""
+    plugin = ContainerPlugin("box", redis_image, 6379)
+    handle = plugin.start()
+    plugin.stop(handle)
+    for ask in (
+        lambda: plugin.exec(handle, ["true"]),
+        lambda: plugin.copy_from(handle, "/etc/passwd"),
+        lambda: plugin.copy_to(handle, "", "/a"),
+    ):
+        with pytest.raises(ContainerError, match="No such container") as caught:
+            ask()
+        assert caught.value.service == "box"
+
+
+def test_where_there_is_no_container() -> None:
+    """A service that runs as a process has no inside."""
+    handle = ServiceHandle("r1-s1", "db", {"backend": "process"})
+    with pytest.raises(ServiceError, match="it runs in no container"):
+        ContainerPlugin.exec(handle, ["true"])
+
+
+# ------------------------------------------------------------------------- declared
+
+
+def test_declared(http_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A declared container takes all there is to say, and others get its addresses."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET", "hush")
+    tmp_path.joinpath("two.py").write_text(TWO_PORTS)
+    tmp_path.joinpath("cleanroom.toml").write_text(f"""
+        [services.mail]
+        plugin = "container"
+        image = "{http_image}"
+        ports = [1025, 8025]
+        scheme = "smtp"
+        env = {{ MAIL_PASSWORD = "${{SECRET}}" }}
+        files = {{ "/srv/two.py" = {{ path = "two.py" }}, "/srv/text" = "some text" }}
+        command = ["/srv/two.py"]
+        wait = [{{ log = "listening on 1025" }}, {{ port = 8025 }}]
+        memory = "96m"
+        cpus = 1
+        shm_size = "8m"
+        tmpfs = ["/scratch"]
+        user = "nobody"
+        pull = "never"
+        start_timeout = 30
+
+        [services.other]
+        plugin = "container"
+        image = "{http_image}"
+        ports = 8080
+        env = {{ MAIL = "{{mail.host_8025}}:{{mail.port_8025}}" }}
+        wait = {{ http = "/env/MAIL" }}
+    """)
+    with CleanroomEnvironment.from_config(tmp_path) as env:
+        other, mail = env["other"], env["mail"]
+        assert mail.url.startswith("smtp://")
+        assert greeting(mail, 8025) == "this is 8025"
+        assert ContainerPlugin.copy_from(mail, "/srv/text") == b"some text"
+        shown = ContainerPlugin.exec(other, ["sh", "-c", "echo $MAIL"]).stdout
+        assert shown == f"{mail.metadata['host_8025']}:{mail.metadata['port_8025']}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('imge = "a"', "imge: unknown key"),
+        ('wait = { log = "a", port = 80 }', "wait has log and port"),
+        ('registry = { username = "me", passwrd = "hush" }', "registry has the key 'passwrd'"),
+    ],
+)
+def test_declarations_that_cannot_be(tmp_path: Path, line: str, says: str) -> None:
+    """What is wrong in a declaration is told with file and table."""
+    file = tmp_path / "cleanroom.toml"
+    file.write_text(f'[services.box]\nplugin = "container"\nimage = "a"\nports = 80\n{line}\n')
+    with (
+        pytest.raises(ConfigurationError, match=rf"cleanroom.toml \[services.box\].*{says}") as e,
+        CleanroomEnvironment.from_config(file) as env,
+    ):
+        env.start("box")
+    assert "hush" not in str(e.value)
