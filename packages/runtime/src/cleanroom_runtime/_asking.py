@@ -19,7 +19,7 @@ def ask_engine(
     path: str,
     service_name: str | None = None,
     *,
-    body: dict[str, Any] | None = None,
+    body: dict[str, Any] | bytes | None = None,
     timeout: float = 20.0,
 ) -> tuple[int, bytes]:
     """Send one request and return the status and the body of the answer.
@@ -29,7 +29,7 @@ def ask_engine(
         method: For instance `"GET"`.
         path: Path and query of the engine's HTTP API.
         service_name: The service's name, for errors.
-        body: What is sent along, as JSON.
+        body: What is sent along: what becomes JSON, or a tar archive.
         timeout: Seconds to wait for each part of the answer.
 
     Raises:
@@ -40,7 +40,9 @@ def ask_engine(
     try:
         return ask(engine.warden_record(), method, path, body=body, timeout=timeout)
     except OSError as exc:
-        raise _error(engine, f"the engine does not answer: {in_words(exc)}", service_name) from exc
+        raise engine_error(
+            engine, f"the engine does not answer: {in_words(exc)}", service_name
+        ) from exc
 
 
 def understood(engine: Engine, status: int, body: bytes, service_name: str | None = None) -> Any:
@@ -55,10 +57,11 @@ def understood(engine: Engine, status: int, body: bytes, service_name: str | Non
         with contextlib.suppress(ValueError):
             return json.loads(body) if body else None
     message = f"the engine answered with status {status}: {reason_in(body)[:500]}"
-    raise _error(engine, message, service_name)
+    raise engine_error(engine, message, service_name)
 
 
-def _error(engine: Engine, message: str, service_name: str | None) -> ContainerError:
+def engine_error(engine: Engine, message: str, service_name: str | None) -> ContainerError:
+    """Return an error that names the engine and says what to look at."""
     return ContainerError(
         message,
         service=service_name,

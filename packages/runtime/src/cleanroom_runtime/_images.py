@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cleanroom import ContainerError
-from cleanroom_runtime._engine import Engine, in_words
+from cleanroom_runtime._asking import ask_engine, understood
 from cleanroom_runtime._specs import ContainerSpec
 
 if TYPE_CHECKING:
+    from cleanroom_runtime._engine import Engine
     from cleanroom_runtime._run import Run
 
 
@@ -45,17 +46,8 @@ def provide(run: Run, service_name: str, spec: ContainerSpec, engine: Engine) ->
 
 def _is_there(image: str, engine: Engine, service_name: str) -> bool:
     """Ask without docker's client, which takes long to import."""
-    from cleanroom_runtime._warden._engine_api import ask, reason_in
-
-    try:
-        status, body = ask(engine.warden_record(), "GET", f"/images/{image}/json")
-        if status not in (200, 404):
-            raise ConnectionError(f"status {status}: {reason_in(body)[:500]}")
-    except OSError as exc:
-        raise ContainerError(
-            f"the engine stopped answering: {in_words(exc)}",
-            service=service_name,
-            backend="container",
-            hint=f"the engine is {engine.url} (from {engine.source}); is it still running?",
-        ) from exc
-    return status == 200
+    status, body = ask_engine(engine, "GET", f"/images/{image}/json", service_name)
+    if status == 404:
+        return False
+    understood(engine, status, body, service_name)
+    return True

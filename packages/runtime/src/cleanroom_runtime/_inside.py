@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from cleanroom import ContainerError
 from cleanroom_runtime._archive import FileError, archive, file_in, link_in, unpack
+from cleanroom_runtime._asking import ask_engine, engine_error
 from cleanroom_runtime._container import frames
 from cleanroom_runtime._engine import Engine, in_words
-from cleanroom_runtime._warden._engine_api import ask, open_stream, reason_in
+from cleanroom_runtime._warden._engine_api import open_stream, reason_in
 
-_PATIENCE = 20.0
 _CHUNK = 64 * 1024
 _MOST_LINKS = 8
 
@@ -100,7 +100,9 @@ class Inside:
                 "see whether the container is running, and whether it has this program",
             ) from exc
         except (OSError, http.client.HTTPException) as exc:
-            raise self._silent(exc) from exc
+            words = in_words(exc) if isinstance(exc, OSError) else repr(exc)
+            message = f"the engine does not answer: {words}"
+            raise engine_error(self.engine, message, self.service_name) from exc
         streams = {1: b"", 2: b""}
         for number, part in frames(output):
             streams[2 if number == 2 else 1] += part
@@ -116,11 +118,9 @@ class Inside:
         target = f"/containers/{self.container_id}/archive?path=%2F"
         try:
             body = archive({path: content})
-            status, answer = ask(self._record, "PUT", target, body=body, timeout=_PATIENCE)
         except FileError as exc:
             raise self._error(str(exc), "see to it that it can be read") from exc
-        except OSError as exc:
-            raise self._silent(exc) from exc
+        status, answer = ask_engine(self.engine, "PUT", target, self.service_name, body=body)
         if status >= 300:
             raise self._error(
                 f"{path} could not be written in the container: {reason_in(answer)}",
@@ -152,19 +152,12 @@ class Inside:
             what = f"{path} could not be copied to {folder}: {exc}"
             raise self._error(what, "see to it that this folder can be written to") from exc
 
-    @property
-    def _record(self) -> dict[str, Any]:
-        return self.engine.warden_record()
-
     def _archive(self, path: str) -> bytes:
         """Return a file or folder as an archive; where it is a link, what that leads to."""
         at = path
         for _ in range(_MOST_LINKS):
             target = f"/containers/{self.container_id}/archive?path={quote(at, safe='')}"
-            try:
-                status, body = ask(self._record, "GET", target, timeout=_PATIENCE)
-            except OSError as exc:
-                raise self._silent(exc) from exc
+            status, body = ask_engine(self.engine, "GET", target, self.service_name)
             if status >= 300:
                 raise self._error(
                     f"{path} could not be read in the container: {reason_in(body)}",
@@ -180,7 +173,9 @@ class Inside:
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None, timeout: float
     ) -> dict[str, Any]:
-        status, answer = ask(self._record, method, path, body=body, timeout=timeout)
+        status, answer = ask_engine(
+            self.engine, method, path, self.service_name, body=body, timeout=timeout
+        )
         if status >= 300:
             raise _RefusalError(reason_in(answer))
         found: dict[str, Any] = json.loads(answer)
@@ -193,7 +188,7 @@ class Inside:
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        with open_stream(self._record, _left(deadline)) as stream:
+        with open_stream(self.engine.warden_record(), _left(deadline)) as stream:
             stream.sendall(head.encode() + body)
             output = bytearray()
             with http.client.HTTPResponse(stream, method="POST") as response:
@@ -204,13 +199,6 @@ class Inside:
         if response.status >= 300:
             raise _RefusalError(reason_in(bytes(output)))
         return bytes(output)
-
-    def _silent(self, exc: Exception) -> ContainerError:
-        words = in_words(exc) if isinstance(exc, OSError) else repr(exc)
-        return self._error(
-            f"the engine does not answer: {words}",
-            f"the engine is {self.engine.url} (from {self.engine.source}); is it still running?",
-        )
 
     def _error(self, message: str, hint: str) -> ContainerError:
         return ContainerError(message, service=self.service_name, backend="container", hint=hint)
