@@ -40,14 +40,14 @@ MODULE = """
         CONFIG_KEYS = ("volume",)
 
         @classmethod
-        def from_config(cls, name, options):
+        def from_config(cls, name, options, folder):
             made = cls(name)
-            made.options = options
+            made.options, made.folder = options, folder
             return made
 
     class Free(Box):
         @classmethod
-        def from_config(cls, name, options):
+        def from_config(cls, name, options, folder):
             return cls(name, env=options)
 
     class Open(Box):
@@ -102,7 +102,15 @@ def test_services_are_read_from_pyproject(declare: Declare) -> None:
         depends_on = ["db"]
     """)
     assert load_config() == [
-        DeclaredService("db", "box", {"size": 2}, (), True, f"{file} [tool.cleanroom.services.db]"),
+        DeclaredService(
+            "db",
+            "box",
+            {"size": 2},
+            (),
+            True,
+            f"{file} [tool.cleanroom.services.db]",
+            file.parent,
+        ),
         DeclaredService(
             "api",
             "box",
@@ -110,6 +118,7 @@ def test_services_are_read_from_pyproject(declare: Declare) -> None:
             ("db",),
             False,
             f"{file} [tool.cleanroom.services.api]",
+            file.parent,
         ),
     ]
 
@@ -203,7 +212,9 @@ def test_reference_implies_the_dependency(declare: Declare) -> None:
     assert load_config()[0].depends_on == ("cache", "db")
 
 
-def test_from_config_of_a_class_gets_name_and_options(declare: Declare) -> None:
+def test_from_config_of_a_class_gets_name_options_and_folder(
+    declare: Declare, tmp_path: Path
+) -> None:
     """A class with `from_config` is made by it; one without gets keyword arguments."""
     declare("""
         [services.a]
@@ -218,6 +229,7 @@ def test_from_config_of_a_class_gets_name_and_options(declare: Declare) -> None:
     """)
     a, b, c = (service.build({}) for service in load_config())
     assert (a.name, a.options) == ("a", {"volume": 3})  # type: ignore[attr-defined]
+    assert a.folder == tmp_path / "project"  # type: ignore[attr-defined]
     assert b.env == {"anything": "goes"}  # type: ignore[attr-defined]
     assert c.env == {"more": True}  # type: ignore[attr-defined]
 
@@ -301,7 +313,7 @@ def test_broken_plugin_breaks_only_its_service(declare: Declare) -> None:
             "did you mean 'depends_on'?",
         ),
         ('[services.db]\nplugin = "box"\nname = "x"', "services.db] name", "unknown key"),
-        ('[services.db]\nplugin = "keyed"\nsize = 1', "services.db] size", "known: "),
+        ('[services.db]\nplugin = "keyed"\nvolumes = 1', "services.db] volumes", "volume"),
         ('[services.db]\nplugin = "box"\nenv.X = "${NOPE}"', "] env.X", "NOPE is not set"),
     ],
 )

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from cleanroom import HealthStatus, ServiceHandle, ValidationError
+from cleanroom import (
+    CleanroomEnvironment,
+    ConfigurationError,
+    HealthStatus,
+    ServiceHandle,
+    ValidationError,
+)
+from cleanroom.config import load_config
 from cleanroom_plugin_http import HttpPlugin, HttpService, ServiceSession
 from tests.leftovers import left_of_service, until
 
@@ -368,7 +375,7 @@ def test_credentials_in_a_url(running: ServiceHandle) -> None:
         ({"command": ["x"], "health": {"matches": "("}}, "matches in health"),
         ({"command": ["x"], "health": {"matches": 1}}, "matches in health"),
         ({"command": ["x"], "health": {"expect": True}}, "expected is True"),
-        ({"command": ["x"], "tls": True}, "tls is True"),
+        ({"command": ["x"], "tls": True}, "tls is no table"),
         ({"command": ["x"], "tls": {"cert": "x"}}, "tls has the key 'cert'"),
         ({"url": "ftp://host"}, "url is"),
     ],
@@ -386,3 +393,32 @@ def test_plugins_do_not_change() -> None:
     changed = plugin.with_health_check().with_env("A", "b").with_tls().with_validator(json.loads)
     assert vars(plugin) == before
     assert vars(changed) != before
+
+
+@pytest.mark.parametrize("cwd", ["", 'cwd = "place"'])
+def test_a_declared_command_runs_where_it_is_declared(tmp_path: Path, cwd: str) -> None:
+    """Its working directory is relative to the file, and the file's folder unless said."""
+    folder = tmp_path / "place" if cwd else tmp_path
+    folder.mkdir(exist_ok=True)
+    (folder / "front.txt").write_text("here")
+    (tmp_path / "cleanroom.toml").write_text(f"""
+        [services.api]
+        plugin = "http"
+        command = ["python", "-m", "http.server", "{{port}}", "--bind", "{{host}}"]
+        health = {{ path = "/front.txt", expect = "here" }}
+        {cwd}
+    """)
+    with CleanroomEnvironment.from_config(tmp_path) as env:
+        assert env.start("api")
+
+
+def test_declared_certificates_are_relative_to_the_file(tmp_path: Path) -> None:
+    """`tls.ca` is looked for beside the file that names it."""
+    (tmp_path / "cleanroom.toml").write_text(
+        '[services.api]\nplugin = "http"\nurl = "https://127.0.0.1:1"\ntls = { ca = "ca.pem" }\n'
+    )
+    (declared,) = load_config(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"ca is '{tmp_path}/ca.pem'"):
+        declared.build({})
+    (tmp_path / "ca.pem").touch()
+    assert declared.build({})

@@ -253,7 +253,7 @@ def test_failing_callable_says_where(pytester: pytest.Pytester, run: Run) -> Non
     pytester.makepyfile("def test_it(postgres_db): pass")
     result = run("-n", "2", "--dist", "each")
     result.assert_outcomes(errors=2)
-    place = f"migrating the template failed at {pytester.path}/conftest.py:7: JSONDecodeError: "
+    place = f"the migration failed at {pytester.path}/conftest.py:7: JSONDecodeError: "
     assert len([line for line in result.outlines if line[0:1] == "E" and place in line]) == 2
 
 

@@ -144,7 +144,8 @@ SUITE = """
     def test_last(redis_db, redis_service):
         redis_db.client().set("mine", 1)
         if os.environ.get("HOLD"):
-            (HERE / f"held-{os.getpid()}").write_text(redis_service.id.partition("-")[0])
+            (HERE / "run").write_text(redis_service.id.partition("-")[0])
+            (HERE / "run").rename(HERE / f"held-{os.getpid()}")
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -190,14 +191,16 @@ def test_after_a_signal(foreign: Foreign, suite: Path, number: signal.Signals) -
     """Whichever way a session ends, the server is soon as it was found."""
     foreign.fill(0, 1)
     before = foreign.content()
-    process = session(suite, foreign, "-p", "no:randomly", HOLD="1")
-    until(lambda: list(suite.glob("held-*")))
-    assert foreign.content()[2] == {"mine": "1"}
-    process.send_signal(number)
-    (held,) = suite.glob("held-*")
-    gone_within(BOUND, held.read_text())
-    assert foreign.content() == before
-    process.communicate(timeout=10)
+    with session(suite, foreign, "-k", "last", HOLD="1") as process:
+        try:
+            until(lambda: list(suite.glob("held-*")))
+            assert foreign.content()[2] == {"mine": "1"}
+        finally:
+            process.send_signal(number)
+        (held,) = suite.glob("held-*")
+        gone_within(BOUND, held.read_text())
+        assert foreign.content() == before
+        process.communicate(timeout=10)
 
 
 # ------------------------------------------------------------------------- trouble

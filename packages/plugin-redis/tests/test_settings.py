@@ -9,13 +9,45 @@ from pathlib import Path
 import pytest
 import redis
 
-from cleanroom import ConfigurationError, ServiceError, ValidationError
+from cleanroom import CleanroomEnvironment, ConfigurationError, ServiceError, ValidationError
 from cleanroom_plugin_redis import Database, RedisPlugin
 from tests.grounds import cannot_run
 from tests.leftovers import left_of_service
 from tests.redis_grounds import Ground, Start
 
 # --------------------------------------------------------------------- settings
+
+
+def test_what_is_declared(tmp_path: Path) -> None:
+    """Password, settings and users can be declared in a file; what is wrong there names it."""
+    file = tmp_path / "cleanroom.toml"
+    declared = '[services.cache]\nplugin = "redis"\nbackend = "process"\n'
+    file.write_text(f"""{declared}
+        password = "sesame"
+        settings = {{ maxmemory = 7000000 }}
+        users.reader = {{ password = "open", rules = "~* -@all +config|get" }}
+        modules = []
+    """)
+    with CleanroomEnvironment.from_config(file) as env:
+        handle = env["cache"]
+        assert handle.require("password") == "sesame"
+        host, port = handle.host, handle.port
+        with redis.Redis(host, port, username="reader", password="open") as client:
+            assert client.config_get("maxmemory") == {"maxmemory": "7000000"}
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.get("x")
+    for line, said in [
+        ("settings = 1", "settings is no table"),
+        ("users.reader = { rules = '~*' }", "password is empty"),
+        ("users.reader = { password = 'x', rule = '~*' }", "users.reader has the key 'rule'"),
+        ("modules = ['here.so']", "path is 'here.so'"),
+        ("modules = [[1]]", r"modules is \[1\]"),
+        ("module = ['/here.so']", "module: unknown key"),
+    ]:
+        file.write_text(declared + line)
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            CleanroomEnvironment.from_config(file).start("cache")
+        assert f"{file} [services.cache]" in str(caught.value)
 
 
 def test_settings(ground: Ground, start: Start) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,23 @@ def test_another_warden_of_the_same_run(new_run: Callable[[], Run]) -> None:
     assert is_running(new)
     other.shut_down()
     gone_within(BOUND, run.id)
+
+
+def test_a_run_does_not_stay_to_sweep(new_run: Callable[[], Run], short_folder: Path) -> None:
+    """A run ends in time, whatever is left to do about earlier ones; the next run goes on."""
+    run = new_run()
+    directory = Path(run.address.root, "r0000000d")
+    directory.mkdir(mode=0o700)
+    sleeps = short_folder / "sleeps"
+    script = f"import pathlib, time; pathlib.Path({str(sleeps)!r}).touch(); time.sleep(60)"
+    helper = {"argv": [sys.executable, "-I", "-S", "-c", script]}
+    Journal(str(directory / "journal")).add({"helper": helper})
+    spawn(run, SLEEPS)
+    until(sleeps.exists)
+    run.shut_down()
+    gone_within(BOUND, run.id)
+    assert read_records(str(directory / "journal")) == [{"helper": helper}]
+    shutil.rmtree(directory.parent)
 
 
 def test_what_fails_is_tried_again(short_folder: Path) -> None:

@@ -4,8 +4,9 @@ A `cleanroom.toml` may hold them as `[services.NAME]`; in one folder it goes bef
 `pyproject.toml`. The nearest file that has such a table is read, searching upwards.
 
 `plugin`, `depends_on` and `default` are ours. The other keys are options of the plugin: given to
-`from_config(name, options)` of its class if it has that, else as keyword arguments to the class;
-its attribute `CONFIG_KEYS`, else its constructor's signature, says which there are. In a text,
+`from_config(name, options, folder)` of its class if it has that, where `folder` is the file's, else
+as keyword arguments to the class. Its constructor's signature, and its attribute `CONFIG_KEYS`
+where it has that, say which there are. In a text,
 `${VAR}` or `${VAR:-default}` is an environment variable, and `{db.url}` a metadata key of the
 service `db`, which then starts before. `$${VAR}` and `{{db.url}}` lose one `$` or pair of braces.
 """
@@ -38,6 +39,8 @@ class DeclaredService:
     default: bool
     source: str
     """File and table: `"/home/me/shop/pyproject.toml [tool.cleanroom.services.db]"`."""
+    folder: Path
+    """The file's folder, to which relative paths in options are relative."""
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what is wrong already, without starting anything.
@@ -69,7 +72,9 @@ class DeclaredService:
         make = cast("Callable[..., ServicePlugin] | None", getattr(kind, "from_config", None))
         construct = cast("Callable[..., ServicePlugin]", kind)
         try:
-            return make(self.name, options) if make else construct(name=self.name, **options)
+            if make:
+                return make(self.name, options, self.folder)
+            return construct(name=self.name, **options)
         except (TypeError, ValueError) as exc:
             text = str(getattr(exc, "message", exc))
             raise ConfigurationError(f"{self.source}: {text}", service=self.name) from exc
@@ -161,13 +166,14 @@ def _read(file: Path) -> list[DeclaredService]:
     found: list[DeclaredService] = []
     for name in tables:
         options = _table(f"{file} [{prefix}services]", tables, name)
-        found.append(_declared(f"{file} [{prefix}services.{name}]", options, name, tables))
+        source = f"{file} [{prefix}services.{name}]"
+        found.append(_declared(source, file.parent, options, name, tables))
     _check_together(found)
     return found
 
 
 def _declared(
-    source: str, options: dict[str, object], name: str, known: Mapping[str, object]
+    source: str, folder: Path, options: dict[str, object], name: str, known: Mapping[str, object]
 ) -> DeclaredService:
     _typed(source, "backend", options.get("backend", ""), str)
     plugin = str(_typed(source, "plugin", options.pop("plugin", ""), str))
@@ -188,7 +194,7 @@ def _declared(
     for other in needs.keys() - known.keys():
         what = f"no service {other!r} is declared"
         raise _wrong(source, needs[other], what, nearest(other, known))
-    return DeclaredService(name, plugin, options, tuple(needs), default, source)
+    return DeclaredService(name, plugin, options, tuple(needs), default, source, folder)
 
 
 def _check_together(services: list[DeclaredService]) -> None:
@@ -234,12 +240,13 @@ def _option_names(kind: type[ServicePlugin]) -> Collection[str] | None:
     """Return the options that a plugin class takes; None if only the class itself can tell."""
     import inspect
 
-    if (keys := getattr(kind, "CONFIG_KEYS", None)) is not None:
-        return cast("Collection[str]", keys)
+    keys = cast("Collection[str] | None", getattr(kind, "CONFIG_KEYS", None))
     parameters = inspect.signature(kind).parameters.values()
-    if hasattr(kind, "from_config") or any(p.kind is p.VAR_KEYWORD for p in parameters):
+    unsaid = hasattr(kind, "from_config") or any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if keys is None and unsaid:
         return None
-    return [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL and p.name != "name"]
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [*(p.name for p in named if p.name != "name"), *(keys or ())]
 
 
 def _wrong(source: str, key: str, what: str, hint: str | None = None) -> ConfigurationError:

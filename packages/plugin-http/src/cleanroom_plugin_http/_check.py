@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from cleanroom import ServiceHandle, ValidationError
+from cleanroom_runtime.options import table
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -130,19 +131,6 @@ def _pattern(value: object) -> re.Pattern[str]:
         raise ValidationError(
             f"matches in health is {value!r}", hint=f"it is no regular expression: {exc}"
         ) from exc
-
-
-def table(argument: str, value: object, keys: Sequence[str]) -> dict[str, Any]:
-    """A table of configuration with these keys only."""
-    if not isinstance(value, Mapping):
-        raise ValidationError(f"{argument} is {value!r}", hint="it is a table")
-    options = dict(cast("Mapping[str, Any]", value))
-    for key in options:
-        if key not in keys:
-            raise ValidationError(
-                f"{argument} has the key {key!r}", hint=f"its keys are {', '.join(keys)}"
-            )
-    return options
 
 
 def flag(argument: str, value: object) -> bool:

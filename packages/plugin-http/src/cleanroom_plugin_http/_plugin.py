@@ -29,6 +29,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Workspace,
 )
+from cleanroom_runtime.options import table
 
 Validator = Callable[[ServiceHandle], object]
 """Is given the service's handle; raises, or returns `False`, where something is wrong with it."""
@@ -68,7 +69,8 @@ class HttpPlugin(BasePlugin):
             of the image's own command, if an image is named as well. A program without a folder
             is looked for beside the running Python first, then on `PATH`.
         env: Environment variables.
-        cwd: Working directory of a local command; the current one when not given.
+        cwd: Working directory of a local command; the current one when not given, and the folder
+            of the file where the service is declared.
         health: `path`, `expect` or `matches` (a regular expression), `timeout`, `headers` and
             `follow_redirects`, as for `with_health_check`; any status below 400 is expected where
             nothing is said of it. Without any of this, `GET /` has to answer with a status
@@ -121,7 +123,19 @@ class HttpPlugin(BasePlugin):
         if health is not None:
             self._health = self.with_health_check(**_check.health_options(health))._health
         if tls is not None:
-            self._tls = self.with_tls(**_check.table("tls", tls, ("ca", "verify")))._tls
+            self._tls = self.with_tls(**table("tls", tls, ("ca", "verify")))._tls
+
+    @classmethod
+    def from_config(cls, name: str, options: Mapping[str, object], folder: Path) -> Self:
+        """Make the plugin of a declared service, see `cleanroom_runtime.BasePlugin`."""
+        placed = {"cwd": folder, **options}
+        if isinstance(placed["cwd"], str):
+            placed["cwd"] = folder / placed["cwd"]
+        if "tls" in options:
+            placed["tls"] = tls = table("tls", options["tls"])
+            if isinstance(tls.get("ca"), str):
+                tls["ca"] = folder / tls["ca"]
+        return super().from_config(name, placed, folder)
 
     def with_health_check(
         self,

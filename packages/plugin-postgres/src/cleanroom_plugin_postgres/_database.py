@@ -101,6 +101,13 @@ class Template(Database):
         self._sealed = service
         self._writable = writable
 
+    @classmethod
+    def of_service(cls, service: ServiceHandle) -> Template:
+        """Return the service's own database as something to migrate. It is never sealed."""
+        template = cls(service)
+        template.handle = with_database(service, service.require("database_name"))
+        return template
+
     @property
     def url(self) -> str:
         """URL with credentials, for a migration tool."""

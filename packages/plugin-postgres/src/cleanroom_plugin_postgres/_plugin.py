@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _check, _client
@@ -26,6 +26,10 @@ from cleanroom_runtime import (
     Replaced,
     Workspace,
 )
+from cleanroom_runtime.options import table, texts
+
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._migrate import Migrate
 
 _EARLIEST_EMBEDDED = 18
 """The first major version of which the `embedded` extra has a release."""
@@ -63,6 +67,9 @@ class PostgresPlugin(BasePlugin):
     refuses_root: ClassVar[bool] = True
     url_schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
     database_system: ClassVar[str | None] = "postgresql"
+    CONFIG_KEYS: ClassVar[tuple[str, ...]] = (
+        "username", "password", "env", "settings", "init_scripts", "migrate",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -89,6 +96,30 @@ class PostgresPlugin(BasePlugin):
         self._env: Mapping[str, str] = {}
         self._settings: Mapping[str, str] = {}
         self._scripts: tuple[str | Path, ...] = ()
+        self._migration: tuple[Migrate, Path] | None = None
+
+    def configured(self, options: Mapping[str, object], folder: Path) -> Self:
+        """Return a copy with what is declared for the `with_...` methods.
+
+        `username` and `password`; `env` and `settings`, tables; `init_scripts`, paths of SQL files;
+        `migrate`, globs of SQL files or the name of a function (`"shop.db:migrate"`).
+        """
+        plugin = self
+        if not options.keys().isdisjoint({"username", "password"}):
+            username = cast("str", options.get("username", self._username))
+            password = cast("str", options.get("password", self._password))
+            plugin = plugin.with_credentials(username, password)
+        for key, value in table("env", options.get("env", {})).items():
+            plugin = plugin.with_env(key, value)
+        for key, value in table("settings", options.get("settings", {})).items():
+            plugin = plugin.with_setting(key, value)
+        for script in texts("init_scripts", options.get("init_scripts", [])):
+            plugin = plugin.with_init_script(folder / script)
+        if "migrate" in options:
+            listed = texts("migrate", options["migrate"])
+            migrate = listed[0] if len(listed) == 1 else listed
+            plugin = plugin._with_migration(migrate, folder)
+        return plugin
 
     def with_credentials(self, username: str, password: str) -> Self:
         """Return a copy whose superuser has this name and password.
@@ -125,6 +156,25 @@ class PostgresPlugin(BasePlugin):
         added = script if isinstance(script, str) else Path(script).absolute()
         read_script(added)
         return self._with(_scripts=(*self._scripts, added))
+
+    def with_migration(self, migrate: Migrate) -> Self:
+        """Return a copy that migrates the new database, after the init scripts.
+
+        Every isolated database starts with what that made.
+
+        Args:
+            migrate: Glob or globs of SQL files, relative to the current folder, each glob's files
+                run in the order of their paths; or a callable, or its name (`"shop.db:migrate"`),
+                that is given the database (`.url`, `.url_for()`, `.connect()`, `.run_script()`)
+                and migrates it by any means.
+        """
+        return self._with_migration(migrate, Path.cwd())
+
+    def _with_migration(self, migrate: Migrate, folder: Path) -> Self:
+        from cleanroom_plugin_postgres._migrate import check_migration
+
+        check_migration(migrate, folder)
+        return self._with(_migration=(migrate, folder))
 
     # -- what runs
 
@@ -199,24 +249,18 @@ class PostgresPlugin(BasePlugin):
         _client.check_answers(endpoint, timeout)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
-        """Run the init scripts, and keep what they made as the template of isolated databases."""
+        """Run init scripts and migration; what they made is the template of isolated databases."""
         from cleanroom_plugin_postgres._databases import seal_as_template
+        from cleanroom_plugin_postgres._migrate import migrate_service, run_scripts
 
         with _client.connect(handle.metadata) as connection:
             added = {"version": _client.server_version(connection)}
-        for number, script in enumerate(self._scripts, 1):
-            self._run_script(handle, number, script)
-        if self._scripts or handle.metadata["backend"] == "container":
+        run_scripts(handle, self._scripts)
+        if self._migration:
+            migrate_service(handle, *self._migration)
+        if self._scripts or self._migration or handle.metadata["backend"] == "container":
             added["template"] = seal_as_template(handle)
         return added
-
-    def _run_script(self, handle: ServiceHandle, number: int, script: str | Path) -> None:
-        from cleanroom_plugin_postgres._scripts import read_script, run_script
-
-        source, text = read_script(script)
-        named = source if isinstance(script, Path) else f"init script {number}"
-        with _client.connect(handle.metadata) as connection:  # what one sets, the next has not
-            run_script(connection, text, source=named, service=self.name)
 
     def disconnect(self, handle: ServiceHandle) -> None:
         """Close the connections that isolating has left open."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from cleanroom import ConfigurationError, ServiceHandle
 from cleanroom_plugin_redis import _check, _client
@@ -20,6 +20,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Workspace,
 )
+from cleanroom_runtime.options import sequence, table, texts
 
 DATABASES = 1024
 """Databases of a server of ours: enough for many workers, and for several services."""
@@ -50,6 +51,7 @@ class RedisPlugin(BasePlugin):
     official_image: str | None = "redis"
     database_system: ClassVar[str | None] = "redis"
     url_schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "valkey", "valkeys")
+    CONFIG_KEYS: ClassVar[tuple[str, ...]] = ("password", "settings", "users", "modules")
 
     def __init__(
         self,
@@ -75,6 +77,24 @@ class RedisPlugin(BasePlugin):
         self._settings: Mapping[str, str] = {}
         self._users: Mapping[str, str] = {}
         self._modules: tuple[tuple[str, ...], ...] = ()
+
+    def configured(self, options: Mapping[str, object], folder: Path) -> Self:
+        """Return a copy with what is declared for the `with_...` methods.
+
+        `password`, and `settings`, a table; `users`, with a table of `password` and `rules` for
+        each name; `modules`, a list of paths, or of lists of a path and arguments.
+        """
+        plugin = self
+        if "password" in options:
+            plugin = plugin.with_password(cast("str", options["password"]))
+        for key, value in table("settings", options.get("settings", {})).items():
+            plugin = plugin.with_setting(key, value)
+        for username, facts in table("users", options.get("users", {})).items():
+            known = table(f"users.{username}", facts, ("password", "rules"))
+            plugin = plugin.with_user(username, known.pop("password", None), **known)
+        for module in sequence("modules", options.get("modules", [])):
+            plugin = plugin.with_module(*texts("modules", module))
+        return plugin
 
     def with_password(self, password: str) -> Self:
         """Return a copy whose default user has this password. Without it, it is a random one."""

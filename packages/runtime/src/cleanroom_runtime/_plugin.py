@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Self
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar, Self, cast
 
 from cleanroom import (
     ConfigurationError,
@@ -66,6 +67,9 @@ class BasePlugin(ABC):
     database_system: ClassVar[str | None] = None
     """For a database, what OpenTelemetry calls it in `db.system.name`."""
 
+    CONFIG_KEYS: ClassVar[tuple[str, ...]] = ()
+    """What can be declared beside the arguments of the class, see `configured`."""
+
     def __init__(
         self,
         name: str,
@@ -82,6 +86,32 @@ class BasePlugin(ABC):
         self._url = _check.url("url", url, self.url_schemes)
         self.start_timeout = _check.seconds("start_timeout", start_timeout)
         self.health_timeout = _check.seconds("health_timeout", health_timeout)
+
+    @classmethod
+    def from_config(cls, name: str, options: Mapping[str, object], folder: Path) -> Self:
+        """Make the plugin of a declared service.
+
+        Args:
+            name: The service's name.
+            options: Arguments of the class, and what `CONFIG_KEYS` names.
+            folder: What relative paths in them are relative to.
+
+        Raises:
+            ValidationError: An option is malformed; names it.
+        """
+        own = {key: value for key, value in options.items() if key in cls.CONFIG_KEYS}
+        arguments = {key: value for key, value in options.items() if key not in own}
+        plugin = cast("Callable[..., Self]", cls)(name, **arguments)
+        return plugin.configured(own, folder)
+
+    def configured(self, options: Mapping[str, object], folder: Path) -> Self:
+        """Return a copy with declared options that are no arguments of the class.
+
+        Args:
+            options: Those of `CONFIG_KEYS` that were declared.
+            folder: What relative paths in them are relative to.
+        """
+        return self
 
     # -- what a plugin says
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 OWNER_GRACE = 2.0
 """Seconds the workers of a run keep their services after the process that began it is gone."""
 
+SWEEPER_GRACE = 2.0
+"""Seconds the warden waits at its end for what cleans up after earlier runs."""
+
 
 class Warden:
     """Owns the resources of one run.
@@ -279,4 +282,14 @@ class Warden:
         cleaner.remove_directories()
         _clean.finish(self._run_directory, cleaner.failures)
         if self._sweeper is not None:
-            os.waitpid(self._sweeper, 0)
+            _end_sweeper(self._sweeper)
+
+
+def _end_sweeper(pid: int) -> None:
+    """Let it finish what it can in a moment. The next run does the rest."""
+    deadline = time.monotonic() + SWEEPER_GRACE
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            _processes.kill_tree(pid)
+            return
+        time.sleep(0.01)
