@@ -75,8 +75,7 @@ class CleanroomEnvironment:
         Raises:
             ValidationError: The name is taken.
         """
-        needed = _names(depends_on)
-        return self._add(Service(name, build, needed, ready=not needed))
+        return self._add(Service(name, build, needed := _names(depends_on), ready=not needed))
 
     def start(self, name: str) -> ServiceHandle:
         """Start a service and what it depends on, unless they run, and return its handle.
@@ -171,8 +170,7 @@ class CleanroomEnvironment:
         return self._services[name]
 
     def _get(self, name: str) -> Running:
-        running = self._running.get(name)
-        return running or self._ensure([name])[name]
+        return self._running.get(name) or self._ensure([name])[name]
 
     def _ensure(self, names: Collection[str]) -> dict[str, Running]:
         """Start what does not run yet, and return what does then."""
@@ -210,8 +208,7 @@ class CleanroomEnvironment:
     def _start_under_way(self) -> Start | None:
         """Return the start that this thread is part of: it holds the lock in another one."""
         start = Start.current.get()
-        within = start is not None and start.running is self._running and start.active
-        return start if within else None
+        return start if start and start.running is self._running and start.active else None
 
     def _in_order(self, names: Iterable[str]) -> list[Service]:
         """Return the services and what they need, each after what it needs."""

@@ -4,9 +4,8 @@ A `cleanroom.toml` may hold them as `[services.NAME]`; in one folder it goes bef
 `pyproject.toml`. The nearest file that has such a table is read, searching upwards.
 
 `plugin`, `depends_on` and `default` are ours. The other keys are options of the plugin: given to
-`from_config(name, options, folder)` of its class if it has that, where `folder` is the file's, else
-as keyword arguments to the class. Its constructor's signature, and its attribute `CONFIG_KEYS`
-where it has that, say which there are. In a text,
+`from_config(name, options, folder)` of its class, else as keyword arguments to it; `folder` is the
+file's. Its signature, and its attribute `CONFIG_KEYS` if there is one, name them. In a text,
 `${VAR}` or `${VAR:-default}` is an environment variable, and `{db.url}` a metadata key of the
 service `db`, which then starts before. `$${VAR}` and `{{db.url}}` lose one `$` or pair of braces.
 """
@@ -68,13 +67,11 @@ class DeclaredService:
         return plugin if seen == handles else self._made(seen)
 
     def _made(self, handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
-        options, kind = self._filled(handles), self._plugin_class()
+        name, options, kind = self.name, self._filled(handles), self._plugin_class()
         make = cast("Callable[..., ServicePlugin] | None", getattr(kind, "from_config", None))
         construct = cast("Callable[..., ServicePlugin]", kind)
         try:
-            if make:
-                return make(self.name, options, self.folder)
-            return construct(name=self.name, **options)
+            return make(name, options, self.folder) if make else construct(name=name, **options)
         except (TypeError, ValueError) as exc:
             text = str(getattr(exc, "message", exc))
             raise ConfigurationError(f"{self.source}: {text}", service=self.name) from exc
@@ -245,8 +242,8 @@ def _option_names(kind: type[ServicePlugin]) -> Collection[str] | None:
     unsaid = hasattr(kind, "from_config") or any(p.kind is p.VAR_KEYWORD for p in parameters)
     if keys is None and unsaid:
         return None
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [*(p.name for p in named if p.name != "name"), *(keys or ())]
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    return named.union(keys or ()) - {"name"}
 
 
 def _wrong(source: str, key: str, what: str, hint: str | None = None) -> ConfigurationError:
