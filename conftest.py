@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.availability import cannot_run
-from tests.images import HTTP, POSTGRES, REDIS, Image
+from tests.images import HTTP, POSTGRES, REDIS, SHOP, Image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,6 +46,12 @@ def redis_image(docker_engine: "DockerClient") -> str:
 def http_image(docker_engine: "DockerClient") -> str:
     """The image of an HTTP server on port 8080 to test with, present on the engine."""
     return present(docker_engine, HTTP)
+
+
+@pytest.fixture(scope="session")
+def shop_image(docker_engine: "DockerClient") -> str:
+    """The image of examples/shop, present on the engine."""
+    return present(docker_engine, SHOP)
 
 
 def connect() -> "DockerClient | str":

@@ -11,15 +11,28 @@ and never name one themselves.
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that tests run: a stand-in of ours, or what the environment names instead."""
+    """An image that tests run: a stand-in of ours, or what the environment names instead.
+
+    Attributes:
+        service: What runs in it.
+        stand_in: Name of the image that is built here.
+        packages: What it takes of Debian's.
+        base: The stand-in it is built upon; by default the one that has all packages.
+        folder: Its Dockerfile's; by default the one here that is named for the service.
+        wheels_for: A project's folder: the stand-in brings the wheels that it takes to install it.
+    """
 
     service: str
     stand_in: str
     packages: tuple[str, ...] = ()
+    base: str = "cleanroom-test/base:bookworm"
+    folder: Path | None = None
+    wheels_for: Path | None = None
 
     @property
     def variable(self) -> str:
@@ -41,4 +54,8 @@ POSTGRES = Image("postgres", "cleanroom-test/postgres:15", packages=("postgresql
 REDIS = Image("redis", "cleanroom-test/redis:7", packages=("redis-server",))
 HTTP = Image("http", "cleanroom-test/http:1", packages=("python3-minimal",))
 
-IMAGES = (POSTGRES, REDIS, HTTP)
+_SHOP = Path(__file__).parents[2] / "examples" / "shop"
+PYTHON = Image("python", "cleanroom-test/python:3", packages=("python3-pip",), wheels_for=_SHOP)
+SHOP = Image("shop", "cleanroom-test/shop:1", base=PYTHON.stand_in, folder=_SHOP)
+
+IMAGES = (POSTGRES, REDIS, HTTP, PYTHON, SHOP)

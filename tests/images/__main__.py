@@ -2,16 +2,19 @@
 
 One root file system of Debian packages is made with debootstrap and imported as the base image;
 each stand-in adds the files of its folder. What is there from the same recipe is left alone.
-debootstrap needs root; the mirror is the one that this machine's apt uses.
+debootstrap needs root; the mirror is the one that this machine's apt uses. Wheels come from
+wherever this machine's pip looks.
 """
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +25,9 @@ from tests.images import IMAGES, Image
 
 # The Debian release whose packages have the versions that the stand-ins are named for.
 RELEASE = "bookworm"
+PYTHON_OF_RELEASE = "3.11"
+# Wanted by dependencies on that very Python, 3.11.2, while pip asks the one it runs in.
+WHEELS_OF_RELEASE = ("async-timeout>=4.0.3",)
 BASE = f"cleanroom-test/base:{RELEASE}"
 BASE_PACKAGES = ("ca-certificates", *(package for image in IMAGES for package in image.packages))
 # What a running service does not read, and the cluster that Debian's package makes for itself.
@@ -36,6 +42,8 @@ UNWANTED = (
     "var/lib/postgresql/*",
     "var/log/postgresql/*",
 )
+# What running a project leaves in its folder, and no image is made from.
+CACHES = {"__pycache__", ".pytest_cache"}
 # Containers inherit it, so it is none of the labels that mark a run's containers.
 LABEL = "test-image.recipe"
 MIRROR_VARIABLE = "CLEANROOM_TEST_MIRROR"
@@ -53,9 +61,11 @@ def main() -> int:
     try:
         base_recipe = recipe(RELEASE, BASE_PACKAGES, UNWANTED)
         build_if_changed(client, BASE, base_recipe, build_base)
+        recipes = {BASE: base_recipe}
         for image in IMAGES:
-            image_recipe = recipe(base_recipe, folder(image))
-            build_if_changed(client, image.stand_in, image_recipe, build_stand_in(image))
+            made_of = (recipes[image.base], folder(image), requirements(image))
+            recipes[image.stand_in] = wanted = recipe(*made_of)
+            build_if_changed(client, image.stand_in, wanted, build_stand_in(image))
     except (BuildError, RuntimeError) as error:
         return fail(str(error))
     finally:
@@ -99,20 +109,55 @@ def build_base(client: docker.DockerClient, name: str, wanted: str) -> None:
 
 def build_stand_in(image: Image) -> Build:
     def build(client: docker.DockerClient, name: str, wanted: str) -> None:
-        client.images.build(
-            path=str(folder(image)),
-            tag=name,
-            buildargs={"BASE": BASE},
-            labels={LABEL: wanted},
-            rm=True,
-            forcerm=True,
-        )
+        with tempfile.TemporaryDirectory(prefix="cleanroom-images-") as temporary:
+            context = Path(temporary, "context")
+            shutil.copytree(folder(image), context)
+            if image.wheels_for is not None:
+                download_wheels(requirements(image), context / "wheels")
+            client.images.build(
+                path=str(context),
+                tag=name,
+                buildargs={"BASE": image.base},
+                labels={LABEL: wanted},
+                rm=True,
+                forcerm=True,
+            )
 
     return build
 
 
 def folder(image: Image) -> Path:
-    return Path(__file__).parent / image.service
+    return image.folder or Path(__file__).parent / image.service
+
+
+def requirements(image: Image) -> list[str]:
+    """Return what it takes to install the project that the image brings wheels for."""
+    if image.wheels_for is None:
+        return []
+    project = tomllib.loads((image.wheels_for / "pyproject.toml").read_text())
+    named = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    return [*named, *WHEELS_OF_RELEASE]
+
+
+def download_wheels(wanted: list[str], target: Path) -> None:
+    """Download wheels that fit the release, whatever Python runs here."""
+    machine = platform.machine()
+    tags = [f"manylinux_2_28_{machine}", f"manylinux2014_{machine}"]
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(target)),
+            *("--only-binary=:all:", "--python-version", PYTHON_OF_RELEASE),
+            *(f"--platform={tag}" for tag in tags),
+            *wanted,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"pip could not download wheels:\n{result.stdout}")
 
 
 def recipe(*ingredients: object) -> str:
@@ -121,6 +166,8 @@ def recipe(*ingredients: object) -> str:
     for ingredient in ingredients:
         if isinstance(ingredient, Path):
             for path in sorted(ingredient.rglob("*")):
+                if path.is_dir() or not CACHES.isdisjoint(path.parts):
+                    continue
                 digest.update(f"{path.relative_to(ingredient)} {path.stat().st_mode}".encode())
                 digest.update(path.read_bytes())
         else:
