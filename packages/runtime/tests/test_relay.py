@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cleanroom import ProcessError
-from cleanroom_runtime._relay import relayed, stop_relays
+from cleanroom_runtime._relay import hint_of_unused, relayed, stop_relays
 from cleanroom_runtime._run import Run
 from tests.leftovers import processes_of, until
 
@@ -65,6 +65,18 @@ def test_passes_on_all_of_both_directions(run: Run, service: Any) -> None:
     content = os.urandom(3_000_000)
     assert ask(HERE, port, content) == b"3000000\n" + content
     assert ask(HERE, port, b"") == b"0\n"
+
+
+def test_nobody_has_come(run: Run, service: Any) -> None:
+    """A relay that nobody has come to is named, in case a firewall is why."""
+    assert hint_of_unused(run) == ""
+    ports = [relayed(run, f"{run.id}-s{n}", service, HERE, ALL) for n in (1, 2)]
+    both = f"{HERE}:{ports[0]}, {HERE}:{ports[1]}"
+    assert hint_of_unused(run).startswith(f"no container has connected to {both} so far")
+    assert ask(HERE, ports[0], b"") == b"0\n"
+    assert f"connected to {HERE}:{ports[1]} so far" in hint_of_unused(run)
+    stop_relays(run, f"{run.id}-s2")
+    assert hint_of_unused(run) == ""
 
 
 def test_many_at_once(run: Run, service: Any) -> None:
@@ -133,9 +145,10 @@ def test_ends_with_the_run(run: Run, service: Any) -> None:
         socket.create_connection((HERE, port), 10)
 
 
-def test_address_of_another_machine(run: Run, service: Any) -> None:
-    """One that cannot listen says why, and leaves nothing."""
-    with pytest.raises(ProcessError, match=r"relay .* from 203\.0\.113\.1 .* ended") as caught:
-        relayed(run, f"{run.id}-s1", service, "203.0.113.1", ALL)
-    assert "Cannot assign requested address" in str(caught.value.log_tail)
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "here"])
+def test_no_single_address(run: Run, service: Any, address: str) -> None:
+    """Without the one address to listen on it ends, says why, and leaves nothing."""
+    with pytest.raises(ProcessError, match=r"the relay that leads from .* ended") as caught:
+        relayed(run, f"{run.id}-s1", service, address, ALL)
+    assert "ValueError: " in str(caught.value.log_tail)
     assert list(run.address.directory.glob("s1*")) == []

@@ -122,26 +122,26 @@ def test_unix_socket(run: Run, engine: Engine) -> None:
         seen_from_container(handle("/var/run/postgresql"), engine, run)
 
 
-@pytest.fixture
-def foreign(run: Run, engine: Engine) -> Engine:
+def foreign(run: Run, engine: Engine, gateway: str = "203.0.113.1") -> Engine:
     """An engine whose networks are none of this machine's."""
-    network = Network("0", "cleanroom-none", "203.0.113.1", "203.0.113.0/24")
+    network = Network("0", "cleanroom-none", gateway, "203.0.113.0/24")
     run.once(f"network/{engine.url}", lambda: json.dumps(asdict(network)))
     return engine
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the engine runs in a virtual machine")
-def test_networks_that_are_not_this_machines(run: Run, foreign: Engine) -> None:
+@pytest.mark.parametrize("gateway", ["203.0.113.1", ""])
+def test_networks_that_are_not_this_machines(run: Run, engine: Engine, gateway: str) -> None:
     """With a rootless engine the same, for its networks have no address of this machine."""
     with pytest.raises(ContainerError, match="the engine's networks are none of this machine's"):
-        seen_from_container(handle(), foreign, run)
+        seen_from_container(handle(), foreign(run, engine, gateway), run)
 
 
-def test_virtual_machine(run: Run, foreign: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_virtual_machine(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine in a virtual machine has a name by which its containers reach this machine."""
     told = 200, b'{"OperatingSystem": "Docker Desktop"}'
     monkeypatch.setattr(_view, "ask_engine", lambda *_: told)
-    seen = seen_from_container(handle(), foreign, run)
+    seen = seen_from_container(handle(), foreign(run, engine), run)
     assert seen.url == "db://me:you@host.docker.internal:54321/all"
 
 

@@ -79,7 +79,7 @@ def inspect(engine: Engine, container_id: str) -> dict[str, Any]:
 
 def networks_in(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the networks a container is connected to, by name, from what the engine says of it."""
-    found: dict[str, Any] = facts["NetworkSettings"]["Networks"] or {}
+    found: dict[str, Any] = facts.get("NetworkSettings", {}).get("Networks") or {}
     return found
 
 

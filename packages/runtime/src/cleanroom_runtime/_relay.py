@@ -5,6 +5,7 @@ A relay is a small process of the run's, which the warden ends with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cleanroom import ProcessError
+from cleanroom import CleanroomError, ProcessError
 from cleanroom_runtime._ready import wait_ready
 
 if TYPE_CHECKING:
@@ -47,13 +48,33 @@ def stop_relays(run: Run, service_id: str) -> None:
         run.request("stop", id=key.removeprefix(_PREFIX))
 
 
+def hint_of_unused(run: Run) -> str:
+    """Say which relays no container has come to so far; empty where there are none."""
+    idle: list[str] = []
+    with contextlib.suppress(CleanroomError):  # there are none without the warden
+        for key in run.outcomes(_PREFIX):
+            with contextlib.suppress(OSError):  # nor of a service that has been stopped
+                port, *used = _log(run, key.removeprefix(_PREFIX)).read_text().split()
+                if not used:
+                    idle.append(f"{key.rpartition(_AT)[2]}:{port}")
+    if not idle:
+        return ""
+    return (
+        f"no container has connected to {', '.join(idle)} so far, which leads to this machine: if "
+        "it should have, see whether a firewall keeps containers from this machine"
+    )
+
+
 _PREFIX = "relay/"
 _AT = "-at-"
 
 
+def _log(run: Run, relay_id: str) -> Path:
+    return run.address.directory / relay_id.partition("-")[2] / "log"
+
+
 def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subnet: str) -> str:
-    folder = run.address.directory / relay_id.partition("-")[2]
-    log = folder / "log"
+    log = _log(run, relay_id)
     program = [sys.executable, "-I", "-S", str(_PROGRAM)]
     run.request(
         "spawn",
@@ -62,13 +83,13 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
         env=dict(os.environ),  # a Python may need some of it to start
         cwd="/",
         log=str(log),
-        directories=[str(folder)],
+        directories=[str(log.parent)],
         stop_signal="SIGTERM",
         stop_timeout=1.0,
     )
 
     def ask(_: float) -> None:
-        if not re.fullmatch(r"\d+\n", log.read_text()):
+        if not re.match(r"\d+\n", log.read_text()):
             raise ProcessError("it has not said yet where it listens")
 
     def check_alive() -> None:
@@ -80,7 +101,7 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
 
     try:
         wait_ready(ask, check_alive, time.monotonic() + _START_TIMEOUT, _START_TIMEOUT)
-        return log.read_text()
+        return log.read_text().split()[0]
     except BaseException:
         run.request("stop", id=relay_id)
         raise

@@ -19,6 +19,7 @@ from cleanroom_runtime import _process
 from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._lifecycle import log_tail, remove
 from cleanroom_runtime._ready import wait_ready
+from cleanroom_runtime._relay import hint_of_unused
 from cleanroom_runtime._run import Run, current_run
 from cleanroom_runtime._specs import UNKNOWN_VERSION
 
@@ -105,6 +106,8 @@ class _Start:
             exc.backend = exc.backend or self._choice.backend
             if isinstance(exc, ServiceError) and exc.log_tail is None:
                 exc.log_tail = self._log_tail() or None
+            if isinstance(exc, ServiceError) and "container_id" in self._metadata:
+                exc.hint = "; ".join(filter(None, (exc.hint, hint_of_unused(self._run))))
         try:
             remove(self._run, self._id, self._metadata, self._plugin)
         except CleanroomError as second:

@@ -87,13 +87,15 @@ def _by_relay(handle: ServiceHandle, engine: Engine, run: Run) -> Address:
         joined = network_of(run, engine)
         here, subnet = joined.gateway, joined.subnet
     else:  # the tests are in a container themselves, and the new one joins their network
-        facts = networks_in(own_container(engine) or {"NetworkSettings": {"Networks": {}}})
-        here = str(facts[network]["IPAddress"])
-        subnet = f"{here}/{facts[network]['IPPrefixLen']}"
+        own = networks_in(own_container(engine) or {})[network]
+        here, subnet = str(own["IPAddress"]), f"{own['IPAddress']}/{own['IPPrefixLen']}"
     if not _is_own_address(here):
-        if _in_virtual_machine(engine):
+        facts: Any = understood(engine, *ask_engine(engine, "GET", "/info"))
+        if sys.platform != "linux" or facts.get("OperatingSystem") == "Docker Desktop":
             return _HOST_OF_VIRTUAL_MACHINE, {handle.port: handle.port}
-        raise _unreachable(handle, "and the engine's networks are none of this machine's")
+        # Podman, which says that, has the address once a container runs in the network.
+        if not here or facts.get("Rootless") is not False:
+            raise _unreachable(handle, "and the engine's networks are none of this machine's")
     port = relayed(run, handle.id, (handle.host, handle.port), here, subnet)
     return here, {handle.port: port}
 
@@ -110,24 +112,15 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _is_own_address(address: str) -> bool:
-    """Whether one can listen at this address."""
+    """Whether one can listen at this address, and at no other."""
     if not address:
         return False
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind((address, 0))
     except OSError:
         return False
     return True
-
-
-def _in_virtual_machine(engine: Engine) -> bool:
-    """Whether the engine runs in a virtual machine that leads its containers to this machine."""
-    if sys.platform != "linux":
-        return True
-    facts: Any = understood(engine, *ask_engine(engine, "GET", "/info"))
-    return str(facts.get("OperatingSystem")).startswith("Docker Desktop")
 
 
 def _moved(metadata: Mapping[str, str], host: str, ports: Mapping[int, int]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 A program of its own, started as ``ADDRESS SUBNET HOST PORT``: it listens at ADDRESS, on a port that
 it writes to its standard output, and passes connections from SUBNET on to HOST and PORT. Others are
-closed at once: an address of this machine may be reached by other ways than its own network.
+closed at once: an address of this machine may be reached by other ways than its own network. When
+somebody has come it writes a further line, so that one knows that there is a way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 
 _CONNECT_TIMEOUT = 20.0
 _CHUNK = 65536
+_IP_FREEBIND = 15
+"""Takes an address that is not there yet: Podman makes a network when a container starts in it."""
 _PATIENCE = 10
 """Seconds of silence after which a connection's other end is asked whether it is there, and
 between three more such questions."""
@@ -24,9 +27,15 @@ between three more such questions."""
 def main(address: str, subnet: str, host: str, port: str) -> None:
     """Serve until this process is ended."""
     allowed = ipaddress.ip_network(subnet, strict=False)
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family, backlog=128) as listener:
+    if ipaddress.ip_address(address).is_unspecified:
+        raise ValueError(f"{address} is every address of this machine")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        listener.bind((address, 0))
+        listener.listen(128)
         print(listener.getsockname()[1], flush=True)  # noqa: T201
+        used = False
         while True:
             try:
                 near, (peer, *_) = listener.accept()
@@ -36,6 +45,9 @@ def main(address: str, subnet: str, host: str, port: str) -> None:
             if ipaddress.ip_address(peer) not in allowed:
                 near.close()
                 continue
+            if not used:
+                used = True
+                print("used", flush=True)  # noqa: T201
             threading.Thread(target=_serve, args=(near, host, int(port)), daemon=True).start()
 
 
