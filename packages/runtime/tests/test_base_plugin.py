@@ -100,6 +100,28 @@ def test_three_methods_make_a_service() -> None:
     assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
 
 
+def test_importing_what_asks_does_not_count_to_the_bound() -> None:
+    """A process that asks for the first time, and imports a library for it, sees the truth."""
+
+    class Dear(EchoPlugin):
+        imported: ClassVar[bool] = False
+
+        def warm_up(self) -> None:
+            if not self.imported:
+                time.sleep(0.5)
+            type(self).imported = True
+
+        def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
+            self.warm_up()
+            super().probe(endpoint, timeout)
+
+    plugin = Dear("echo", health_timeout=0.4)
+    handle = plugin.start()
+    Dear.imported = False  # as it is in another process
+    assert plugin.health_check(handle) is HealthStatus.HEALTHY
+    plugin.stop(handle)
+
+
 def test_a_port_that_was_taken_is_not_the_end(
     monkeypatch: pytest.MonkeyPatch, ids: list[str]
 ) -> None:

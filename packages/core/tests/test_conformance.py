@@ -1,0 +1,157 @@
+"""The conformance kit: what it takes, and what it refuses with which words."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pytest
+
+from cleanroom import ServiceHandle, testing
+from cleanroom.testing import PluginConformance
+from cleanroom.testing._left import Traces, has_container
+from cleanroom.testing._recording import recording
+from cleanroom.testing._service_checks import recorded
+from tests import broken_plugins
+from tests.broken_plugins import BROKEN
+from tests.reference_plugin import BoxPlugin
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from cleanroom.testing._service import Service
+
+
+class TestReference(PluginConformance):
+    """A plugin that is written by hand against the bare protocol passes."""
+
+    @pytest.fixture
+    def plugin(self) -> BoxPlugin:
+        return BoxPlugin("box", password="correct-horse")
+
+    @pytest.fixture
+    def failing_plugin(self) -> BoxPlugin:
+        return BoxPlugin("box", executable="/there/is/no/python")
+
+    def write(self, handle: ServiceHandle, text: str) -> None:
+        BoxPlugin().ask(handle, "add", text)
+
+    def read(self, handle: ServiceHandle) -> Collection[str]:
+        return BoxPlugin().ask(handle, "read")
+
+
+@pytest.mark.slow
+def test_broken_plugins_are_refused(pytester: pytest.Pytester) -> None:
+    """Each plugin that breaks one promise fails the check of it, in words that help to mend it."""
+    file = Path(broken_plugins.__file__)
+    checks = [f"{file}::{suite}::{check}" for suite, (check, _) in BROKEN.items()]
+    quiet = ("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist")
+    pytester.runpytest_subprocess(*quiet, "--junitxml=report.xml", *checks)
+    said = dict(findings(pytester.path / "report.xml"))
+    assert said.keys() == BROKEN.keys()
+    assert {suite: text for suite, text in said.items() if BROKEN[suite][1] not in text} == {}
+    assert {suite: text for suite, text in said.items() if "\nTo mend: " not in text} == {}
+
+
+def findings(report: Path) -> Iterator[tuple[str, str]]:
+    """Return what was said of each suite; nothing, where its check has passed."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        suite = case.attrib["classname"].rpartition(".")[2]
+        yield suite, "".join(each.text or "" for each in case if each.tag in ("failure", "error"))
+
+
+# ------------------------------------------------------------------ checks left out
+
+
+def test_an_override_without_a_reason_is_refused() -> None:
+    """A suite that overrides a check, itself or by a mixin, has to say why."""
+
+    class Weak:
+        test_logs_are_the_services = None
+
+    with pytest.raises(pytest.fail.Exception, match=r"Lax.test_handle_travels overrides a check"):
+
+        class Lax(PluginConformance):
+            def test_handle_travels(self) -> None:  # type: ignore[override]
+                """Pass."""
+
+    with pytest.raises(pytest.fail.Exception, match=r"mark the override with @pytest.mark.xfail"):
+
+        class Mixed(Weak, PluginConformance):  # type: ignore[misc]
+            pass
+
+    with pytest.raises(pytest.fail.Exception, match="does not say why"):
+
+        class NoWord(PluginConformance):
+            @pytest.mark.skip(reason=" ")
+            def test_handle_travels(self) -> None:  # type: ignore[override]
+                """Pass."""
+
+
+class TestWithAReason(PluginConformance):
+    """An override that states a reason is taken, and what it expects has to happen."""
+
+    @pytest.fixture
+    def plugin(self) -> BoxPlugin:
+        return broken_plugins.TellsAll("box", "correct-horse", health_timeout=0.4)
+
+    @pytest.mark.xfail(reason="the box tells all it has", raises=pytest.fail.Exception)
+    def test_logs_are_the_services(self, service: Service) -> None:
+        super().test_logs_are_the_services(service)
+
+
+def test_spans_need_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the SDK nothing else suffers, and the check of spans says what to install."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with recording() as record:
+        logging.getLogger("box").debug("heard")
+        print("read")
+    assert record.spans is None
+    assert (record.logs, record.output) == (["heard"], "read\n")
+    with pytest.raises(pytest.skip.Exception, match=r"pip install 'cleanroom-core\[testing\]'"):
+        recorded(record.spans)
+
+
+# ------------------------------------------------------------------------ containers
+
+
+def test_a_container_that_is_left_is_found(docker_engine: DockerClient, http_image: str) -> None:
+    """A container that was stopped and not removed is left; one that is removed is not."""
+    container = docker_engine.containers.create(http_image)
+    traces = Traces(container=str(container.id))
+    assert traces.left() == [f"container {container.id[:12]}"]
+    container.remove()
+    assert traces.left() == []
+
+
+def test_engines_that_cannot_be_asked(tmp_path: Path) -> None:
+    """Of an engine that is silent, or reached by other means, nothing is known."""
+    for engine in (f"unix://{tmp_path}/no.sock", "tcp://127.0.0.1:1", "ssh://somewhere"):
+        assert has_container(engine, "0" * 64) is None
+
+
+# ---------------------------------------------------------------------- the kit itself
+
+KIT = Path(testing.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(KIT.glob("*.py")), ids=lambda path: path.name)
+def test_the_kit_needs_pytest_and_no_more(path: Path) -> None:
+    """A module of the kit is short, and imports the core, pytest and OpenTelemetry only."""
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 300
+    allowed = {*sys.stdlib_module_names, "cleanroom", "pytest", "opentelemetry"}
+    assert {name.partition(".")[0] for name in imported(text)} <= allowed
+
+
+def imported(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
