@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from cleanroom import (
+    CleanroomEnvironment,
     CleanroomError,
     ConfigurationError,
     HealthStatus,
@@ -190,6 +191,25 @@ def test_a_server_that_is_never_ready(ids: list[str]) -> None:
     assert caught.value.log_tail == "thinking"
     assert "start_timeout" in str(caught.value.hint)
     assert (caught.value.service, caught.value.backend) == ("echo", "process")
+    assert gone(ids)
+
+
+def test_a_start_that_is_given_up(ids: list[str]) -> None:
+    """Where another service fails, one that is not ready yet is waited for no longer."""
+
+    class Deaf(EchoPlugin):
+        program = "import time; print('thinking', flush=True); time.sleep(60)"
+
+    class Dying(EchoPlugin):
+        program = "import sys; sys.exit(7)"
+
+    env = CleanroomEnvironment().register(Deaf("deaf")).register(Dying("dying"))
+    began = time.monotonic()
+    with pytest.raises(ProcessError, match="exit code 7") as caught:
+        env.start_all()
+    assert time.monotonic() - began < 20
+    assert caught.value.service == "dying"
+    assert "'deaf' failed as well" in "".join(caught.value.__notes__)
     assert gone(ids)
 
 

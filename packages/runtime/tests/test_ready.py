@@ -85,6 +85,16 @@ def test_a_question_that_always_hangs() -> None:
         wait(ask)
 
 
+def test_what_asks_is_broken() -> None:
+    """A mistake in what asks ends the waiting at once: no server will make up for it."""
+
+    def ask(timeout: float) -> None:
+        raise NameError("tiemout")
+
+    with pytest.raises(NameError):
+        wait(ask, 30)
+
+
 def test_who_has_ended_is_not_waited_for() -> None:
     """Waiting ends at once when the service has ended."""
 

@@ -30,6 +30,7 @@ def wait_ready(
 
     Raises:
         StartTimeoutError: Time is up; says what went wrong last.
+        NameError, ImportError, NotImplementedError: What asks is broken.
     """
     pause = FIRST_PAUSE
     telling: Exception | None = None
@@ -38,7 +39,9 @@ def wait_ready(
         allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
         try:
             ask(allowed)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it means not yet
+        except (NameError, ImportError, NotImplementedError):
+            raise  # no server will make up for it
+        except Exception as exc:  # noqa: BLE001 - whatever else it is, it means not yet
             check_alive()
             cut_short = allowed < _LONGEST_QUESTION and time.monotonic() - began >= allowed
             if telling is None or not cut_short:  # of that, all there is to tell is that it was

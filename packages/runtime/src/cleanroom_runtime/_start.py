@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cleanroom import (
+    CleanroomEnvironment,
     CleanroomError,
     ContainerError,
     ProcessError,
@@ -199,7 +200,12 @@ class _Start:
         return ""
 
     def _check_alive(self) -> None:
-        """Raise when the service has ended."""
+        """Raise when the service has ended, or is not wanted any more."""
+        if CleanroomEnvironment.given_up():
+            raise ServiceError(
+                "its start was given up while it was not ready yet",
+                hint="another service failed, or the start was interrupted",
+            )
         if self._choice.backend == "process":
             code = _process.exit_code(self._run, self._id)
             if code is not None:
