@@ -53,9 +53,10 @@ Begin = Callable[..., ServiceHandle]
 def begin(run: Run, engine: Engine, http_image: str) -> Begin:
     """Launch a container that runs a program; returns a handle of it."""
 
-    def begin(program: str, port: int = 7, **env: str) -> ServiceHandle:
+    def begin(program: str, **env: str) -> ServiceHandle:
         service_id = run.new_service_id()
-        spec = ContainerSpec(http_image, port, command=["-c", program], env=env)
+        command = ["-c", program]
+        spec = ContainerSpec(http_image, 7, command=command, env=env, further_ports=(9,))
         endpoint = launch(run, service_id, "box", spec, engine)
         address = {"host": endpoint.host, "port": str(endpoint.port)}
         url = f"box://me:you@{endpoint.host}:{endpoint.port}/all"
@@ -77,7 +78,9 @@ def test_containers_reach_each_other(
     assert networks_of(docker_engine, run.id) == []
     bindings = docker_engine.containers.get(echo.metadata["container_id"]).ports
     if engine.local:
-        assert [each["HostIp"] for each in bindings["7/tcp"]] == ["127.0.0.1"]
+        assert {each["HostIp"] for port in bindings.values() for each in port or ()} == {
+            "127.0.0.1"
+        }
     until(lambda: answers(echo))
     with socket.create_connection((echo.host, echo.port), 10) as connection:
         seen = seen_from_container(echo, engine, run)
@@ -86,6 +89,7 @@ def test_containers_reach_each_other(
     assert answers(echo)
     assert docker_engine.containers.get(echo.metadata["container_id"]).ports == bindings
     assert (seen.host, seen.port) == (echo.id, 7)
+    assert (seen.metadata["host_9"], seen.metadata["port_9"]) == (echo.id, "9")
     assert seen.url == f"box://me:you@{echo.id}:7/all"
     asking = begin(ASK, ECHO_HOST=seen.host, ECHO_PORT=str(seen.port))
     container_id = asking.metadata["container_id"]

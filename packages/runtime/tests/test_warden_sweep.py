@@ -22,7 +22,15 @@ from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run, RunAddress
 from cleanroom_runtime._warden import _clean, _processes
 from cleanroom_runtime._warden._journal import Journal, read_records
-from tests.leftovers import gone_within, is_running, segments, services_of, until, warden_of
+from tests.leftovers import (
+    gone_within,
+    is_running,
+    left_of,
+    segments,
+    services_of,
+    until,
+    warden_of,
+)
 
 BOUND = 5.0
 
@@ -302,8 +310,9 @@ def test_kill_while_a_container_is_created(
 def test_sweep_of_containers(
     engine: Engine, postgres_image: str, new_run: Callable[[], Run]
 ) -> None:
-    """A killed warden's containers go with the next run, and those of others stay."""
+    """A killed warden's containers and network go with the next run, and those of others stay."""
     from cleanroom_runtime import ContainerSpec, _container
+    from cleanroom_runtime._network import network_of
 
     spec = ContainerSpec(image=postgres_image, port=5432, env={"POSTGRES_PASSWORD": "x"})
     run, other = new_run(), new_run()
@@ -311,11 +320,13 @@ def test_sweep_of_containers(
     for each in (run, other):
         endpoint = _container.launch(each, each.new_service_id(), "db", spec, engine)
         ids.append(endpoint.facts["container_id"])
+        network_of(each, engine)
     kill_warden(run)
     assert _container.state(ids[0], engine).running
     new_run().request("register", directory="/nonexistent")
     until(lambda: _container.state(ids[0], engine).status == "gone", BOUND)
     until(lambda: not run.address.directory.exists(), BOUND + 4)
+    assert left_of(run.id, engine=True) == []
     assert _container.state(ids[1], engine).running
     other.shut_down()
     assert _container.state(ids[1], engine).status == "gone"
