@@ -1,11 +1,15 @@
 import base64
+import contextlib
 import hashlib
 import http.server
 import io
 import json
+import random
+import re
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +38,16 @@ class Registry:
         self.asked: list[str] = []
         self.pulls = 0
         self.account: tuple[str, str] | None = None
+        self.pause = 0.0
+        self.build(b"hello")
+
+    def build(self, content: bytes) -> None:
+        """Make the image anew, with this in its one file."""
         layer = io.BytesIO()
         with tarfile.open(fileobj=layer, mode="w") as tar:
             entry = tarfile.TarInfo("hello")
-            entry.size = 5
-            tar.addfile(entry, io.BytesIO(b"hello"))
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
         config = {
             "architecture": "amd64",
             "os": "linux",
@@ -113,7 +122,11 @@ def registry(engine: Engine, docker_engine: docker.DockerClient) -> Iterator[Reg
             self.send_header("Docker-Content-Digest", f"sha256:{digest}")
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(content)
+                half = len(content) // 2
+                with contextlib.suppress(BrokenPipeError):  # the engine may have seen enough
+                    self.wfile.write(content[:half])
+                    time.sleep(registry.pause)
+                    self.wfile.write(content[half:])
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -179,6 +192,52 @@ def test_missing_image_is_pulled(
     pulls = registry.pulls
     pull(image)
     assert (registry.pulls, progress.messages) == (pulls, [])
+
+
+def test_how_far_it_is(registry: Registry, pull: Pull, progress: pytest.LogCaptureFixture) -> None:
+    """While a pull takes long, how much has come is told about once a second."""
+    registry.build(random.randbytes(4_000_000))
+    registry.pause = 1.3
+    pull(f"{registry.image}:1")
+    told = [re.search(r": (\d+) of 4 MB$", message) for message in progress.messages]
+    assert 1 <= sum(match is not None and int(match[1]) < 4 for match in told) <= 5
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
+def test_shown_by_pytest(registry: Registry, pytester: pytest.Pytester, workers: list[str]) -> None:
+    """In pytest a pull is shown in the terminal while it goes on, by a worker too; what tests
+    write is captured as ever."""
+    image = f"{registry.image}:1"
+    pytester.makepyfile(f"""
+        import pytest
+        from cleanroom import ContainerError
+        from cleanroom_runtime import ContainerPlugin
+
+        def test_it():
+            print("out of sight")
+            with pytest.raises(ContainerError):
+                ContainerPlugin("tiny", {image!r}, 80).start()
+            print("still out of sight")
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider", *workers)
+    result.assert_outcomes(passed=1)
+    shown = [*result.outlines, *result.errlines]
+    assert f"cleanroom: pulling image {image}" in shown
+    assert any(line.startswith(f"cleanroom: pulled image {image} in ") for line in shown)
+    assert not any("sight" in line for line in shown)
+
+
+def test_quiet_pytest(pytester: pytest.Pytester) -> None:
+    """With -q nothing is shown."""
+    pytester.makepyfile("""
+        import logging
+
+        def test_it():
+            logging.getLogger("cleanroom.pull").info("pulling image")
+    """)
+    result = pytester.runpytest_subprocess("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+    assert not any("pulling" in line for line in [*result.outlines, *result.errlines])
 
 
 def test_pull_always(registry: Registry, pull: Pull) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cleanroom_runtime._pytest_progress import PullProgress
 from cleanroom_runtime.fixtures import FAILED, REPLACED, SERVICES, UNSHARED, USES_SERVICES
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _LOG_LINES = 20
 _SERVICES_FIXTURE = "cleanroom_services"
 _RUN = pytest.StashKey["Run"]()
 _PREVIOUS = pytest.StashKey["Run | None"]()
+_PROGRESS = pytest.StashKey[PullProgress]()
 _PROBLEMS = pytest.StashKey[list[str]]()
 _OF_WORKERS = pytest.StashKey[dict[str, list[str]]]()
 
@@ -80,6 +82,8 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Take part in the run of this session, from the first service on."""
     _session_run(session.config)
+    session.config.stash[_PROGRESS] = PullProgress(session.config)
+    session.config.stash[_PROGRESS].begin()
 
 
 def _session_run(config: pytest.Config) -> Run:
@@ -184,6 +188,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run, unless this is one of several workers of it."""
+    if _PROGRESS in config.stash:
+        config.stash[_PROGRESS].end()
     run = config.stash.get(_RUN, None)
     if run is None:
         return
