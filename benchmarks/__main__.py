@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import _machine, postgres
+from benchmarks import _machine, combined, postgres
 from benchmarks._contenders import Contender
 from benchmarks._figures import Figure, Mark, write_json
 from benchmarks._process import adopted_orphans
@@ -20,7 +20,7 @@ from benchmarks._table import work_table
 from benchmarks.postgres_contenders import BARE, BY_HAND, CONNECT, OURS, PROCESS
 from benchmarks.postgres_peers import PEERS, TESTCONTAINERS
 
-MEASUREMENTS = ("cold", "next", "start-stop")
+MEASUREMENTS = ("cold", "next", "start-stop", "together", "redis", "shop")
 KINDS = ("reads", "writes", "runs DDL")
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         session = Session(options, Path(folder))
         stopped = _measure_until_stopped(session, asked)
     end_progress()
-    marks = postgres.marks(options.works)
+    marks = [*postgres.marks(options.works), *combined.marks()]
     _print_tables(session.figures, marks)
     if stopped:
         print("\nStopped on the way: of some there are fewer samples than asked for.")
@@ -111,13 +111,22 @@ def _measure(session: Session, asked: argparse.Namespace) -> None:
         if asked.peers:
             scripts.append((TESTCONTAINERS, "start_stop_testcontainers.py"))
         postgres.measure_start_stop(session, scripts)
+    backends = asked.backend or list(OURS)
+    if "together" in measurements:
+        combined.measure_together(session)
+    if "redis" in measurements:
+        combined.measure_redis_start(session, backends)
+        combined.measure_redis_next(session)
+    if "shop" in measurements:
+        combined.measure_shop(session, backends)
 
 
 def _print_tables(figures: Sequence[Figure], marks: Sequence[Mark]) -> None:
     order = list(dict.fromkeys(figure.work for figure in figures))
     by_work = sorted(figures, key=lambda figure: order.index(figure.work))
     for work, of_work in groupby(by_work, key=lambda figure: figure.work):
-        print(f"\n{work_table(list(of_work), marks, postgres.floor(work))}")
+        floor = postgres.floor(work) or combined.floor(work)
+        print(f"\n{work_table(list(of_work), marks, floor)}")
     wrong = {
         (figure.contender, figure.left_out): figure.work for figure in figures if figure.failed
     }

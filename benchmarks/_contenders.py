@@ -42,8 +42,8 @@ class Contender:
     """Returns why it cannot be measured here; None if it can."""
 
 
-def missing_image() -> str | None:
-    """Return why the image cannot be run here; None if it can."""
+def missing_image(image: str = IMAGE) -> str | None:
+    """Return why an image cannot be run here; None if it can."""
     for engine in ("docker", "podman"):
         if not shutil.which(engine):
             continue
@@ -51,9 +51,9 @@ def missing_image() -> str | None:
         if version.returncode != 0:
             continue
         found = subprocess.run(
-            [engine, "image", "inspect", IMAGE], capture_output=True, check=False
+            [engine, "image", "inspect", image], capture_output=True, check=False
         )
-        return None if found.returncode == 0 else f"{engine} has no image {IMAGE}"
+        return None if found.returncode == 0 else f"{engine} has no image {image}"
     return "no container engine answers"
 
 

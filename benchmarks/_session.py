@@ -64,7 +64,9 @@ class Session:
         name = re.sub(r"\W+", "-", f"{contender.name}-{work}-{tests}")
         return write_suite(self.folder / "suites" / name, contender, work, tests)
 
-    def run_suite(self, contender: Contender, suite: Path, tests: int, cache: str) -> Run:
+    def run_suite(
+        self, contender: Contender, suite: Path, tests: int, cache: str, *options: str
+    ) -> Run:
         """Run a suite in a pytest process of its own and return how long the process took.
 
         Raises:
@@ -75,7 +77,7 @@ class Session:
         if contender.needs_server:
             variables["BENCH_SERVER_URL"] = self.server_url or ""
         result = run(
-            [*contender.prefix, python, "-m", "pytest", "-q", "."],
+            [*contender.prefix, python, "-m", "pytest", "-q", *options, "."],
             environment=child_environment(self.cache(cache), variables),
             folder=suite,
         )
@@ -83,11 +85,11 @@ class Session:
             raise BenchmarkError(f"not {tests} passed:\n{result.output[-2000:]}")
         return result
 
-    def run_script(self, contender: Contender, script: str, cache: str) -> Run:
+    def run_script(self, contender: Contender, script: str, cache: str, *arguments: str) -> Run:
         """Run one of our scripts with a contender's interpreter."""
         python = python_of(contender.environment)
         return run(
-            [*contender.prefix, python, SCRIPTS / script],
+            [*contender.prefix, python, SCRIPTS / script, *arguments],
             environment=child_environment(self.cache(cache), contender.variables),
             folder=self.folder,
         )

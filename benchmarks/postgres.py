@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from benchmarks._contenders import Contender
-from benchmarks._figures import Figure, Mark
-from benchmarks._process import BenchmarkError
-from benchmarks._session import Session, progress
+from benchmarks._figures import Mark
+from benchmarks._rounds import add_sample, figures_of, take_rounds
+from benchmarks._session import Session
 from benchmarks._suites import Work
-from benchmarks._timing import interleave, slope
+from benchmarks._timing import slope
 from benchmarks.postgres_contenders import BARE, CONNECT, PROCESS
 
 COLD = "Cold: one isolated test, whole pytest process"
@@ -41,17 +41,17 @@ def measure_cold(session: Session, contenders: Sequence[Contender]) -> None:
 
     The first run meets empty caches; one more fills what the first left, and is not counted.
     """
-    figures = _figures(session, COLD, contenders)
-    gone = _figures(session, GONE, contenders)
+    figures = figures_of(session, COLD, contenders)
+    gone = figures_of(session, GONE, contenders)
     suites = {c.name: session.suite(c, _COLD_WORK, 1) for c in contenders}
 
     def take(number: int, contender: Contender) -> None:
         result = session.run_suite(contender, suites[contender.name], 1, f"cold {contender.name}")
-        _add(figures[contender.name], number, result.seconds)
+        add_sample(figures[contender.name], number, result.seconds)
         if result.gone_after is not None:
-            _add(gone[contender.name], number, result.gone_after)
+            add_sample(gone[contender.name], number, result.gone_after)
 
-    _rounds(session, session.options.runs + 2, contenders, take, [figures, gone])
+    take_rounds(session, session.options.runs + 2, contenders, take, [figures, gone])
 
 
 def measure_next(session: Session, contenders: Sequence[Contender]) -> None:
@@ -63,7 +63,7 @@ def measure_next(session: Session, contenders: Sequence[Contender]) -> None:
 def _measure_next(
     session: Session, contenders: Sequence[Contender], work: Work, title: str
 ) -> None:
-    figures = _figures(session, title, contenders)
+    figures = figures_of(session, title, contenders)
     sizes = session.options.sizes
     suites = {(c.name, n): session.suite(c, work, n) for c in contenders for n in sizes}
 
@@ -76,61 +76,20 @@ def _measure_next(
         figures[contender.name].samples.append(slope(points))
         figures[contender.name].points.append(points)
 
-    _rounds(session, session.options.runs + 1, contenders, take, [figures])
+    take_rounds(session, session.options.runs + 1, contenders, take, [figures])
 
 
 def measure_start_stop(session: Session, scripts: Sequence[tuple[Contender, str]]) -> None:
     """Time start and stop inside a process that does nothing else."""
     contenders = [contender for contender, _ in scripts]
     script_of = {contender.name: script for contender, script in scripts}
-    queries = _figures(session, FIRST_QUERY, contenders)
-    stops = _figures(session, STOP, contenders)
+    queries = figures_of(session, FIRST_QUERY, contenders)
+    stops = figures_of(session, STOP, contenders)
 
     def take(number: int, contender: Contender) -> None:
         result = session.run_script(contender, script_of[contender.name], f"start {contender.name}")
         seconds = json.loads(result.output.splitlines()[-1])
-        _add(queries[contender.name], number, seconds["first query"])
-        _add(stops[contender.name], number, seconds["stop"])
+        add_sample(queries[contender.name], number, seconds["first query"])
+        add_sample(stops[contender.name], number, seconds["stop"])
 
-    _rounds(session, session.options.runs + 2, contenders, take, [queries, stops])
-
-
-def _figures(session: Session, work: str, contenders: Sequence[Contender]) -> dict[str, Figure]:
-    return {contender.name: session.figure(work, contender.name) for contender in contenders}
-
-
-def _add(figure: Figure, number: int, seconds: float) -> None:
-    """Add what one round gave; the second one, which fills caches, is left out."""
-    if number == 0:
-        figure.first = seconds * 1000
-    elif number > 1:
-        figure.samples.append(seconds * 1000)
-
-
-def _rounds(
-    session: Session,
-    rounds: int,
-    contenders: Sequence[Contender],
-    take: Callable[[int, Contender], None],
-    figures: Sequence[dict[str, Figure]],
-) -> None:
-    """Interleave. A contender that is missing or fails is left out from then on."""
-    title = next(iter(figures[0].values())).work
-
-    def take_or_leave_out(number: int, contender: Contender) -> None:
-        own = [owners[contender.name] for owners in figures]
-        if any(figure.left_out for figure in own):
-            return
-        progress(f"{title}: {contender.name}, round {number + 1} of {rounds}")
-        failed = False
-        try:
-            reason = session.why_missing(contender) if number == 0 else None
-            if reason is None:
-                take(number, contender)
-        except BenchmarkError as error:
-            reason, failed = str(error), True
-        if reason is not None:
-            for figure in own:
-                figure.leave_out(reason, failed=failed)
-
-    interleave(rounds, contenders, take_or_leave_out)
+    take_rounds(session, session.options.runs + 2, contenders, take, [queries, stops])
