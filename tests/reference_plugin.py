@@ -82,7 +82,7 @@ class BoxPlugin:
         password: str | None = None,
         *,
         executable: str = sys.executable,
-        health_timeout: float = 1.0,
+        health_timeout: float = 2.0,
     ) -> None:
         if not name:
             raise ValidationError(f"name is {name!r}", hint="give it at least one character")
@@ -176,7 +176,7 @@ class BoxPlugin:
         if not handle.id.startswith("box-"):
             return HealthStatus.UNKNOWN
         try:
-            self.ask(handle, "read", timeout=self.health_timeout / 2)
+            self.ask(handle, "read", timeout=0.7 * self.health_timeout)
         except (OSError, ValueError):
             return HealthStatus.UNHEALTHY
         return HealthStatus.HEALTHY
