@@ -47,6 +47,20 @@ from cleanroom_plugin_postgres import template
 
 postgres_template = template(migrate="items.sql")
 """
+OF_ANOTHER = """
+import pytest
+from cleanroom_plugin_postgres import postgres_fixtures, template
+
+db_template = template(migrate="items.sql", service="db")
+postgres_db = postgres_fixtures("db").db
+wide_db = postgres_fixtures("db", scope="session").db
+
+
+@pytest.fixture(autouse=True)
+def written_elsewhere(wide_db):
+    with wide_db.connect() as connection:
+        connection.execute("INSERT INTO items (name) VALUES ('of the session')")
+"""
 SUITE = """
 import pytest
 
@@ -74,27 +88,36 @@ def test_both(http_service, postgres_db, redis_db, n):
 """
 
 
+@pytest.mark.parametrize("conftest", [CONFTEST, OF_ANOTHER], ids=["the default", "another"])
 def test_api_and_tests_see_the_same_clean_databases(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, conftest: str
 ) -> None:
-    """What a test writes the API sees, and the other way round; the next test sees neither."""
+    """What a test writes the API sees, and the other way round; the next test sees neither.
+
+    So it is with a service that is not the default one, too, beside a database for the session.
+    """
     monkeypatch.setenv("CLEANROOM_BACKEND", "process")
     folder: Path = pytester.path
     (folder / "api.py").write_text(API)
     (folder / "items.sql").write_text("CREATE TABLE items (id serial PRIMARY KEY, name text);")
+    is_another, is_default = ("true", "false") if conftest == OF_ANOTHER else ("false", "true")
     (folder / "pyproject.toml").write_text(
         f"""
 [tool.cleanroom.services.db]
 plugin = "postgres"
+default = {is_default}
 [tool.cleanroom.services.cache]
 plugin = "redis"
 [tool.cleanroom.services.api]
 plugin = "http"
 command = ["{sys.executable}", "api.py", "{{port}}"]
 env = {{ DATABASE_URL = "{{db.url}}", REDIS_URL = "{{cache.url}}" }}
+[tool.cleanroom.services.main]
+plugin = "postgres"
+default = {is_another}
 """
     )
-    pytester.makeconftest(CONFTEST)
+    pytester.makeconftest(conftest)
     pytester.makepyfile(SUITE)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=6)
 
