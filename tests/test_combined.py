@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from cleanroom import ServiceHandle
 from cleanroom_plugin_http import HttpPlugin
 from cleanroom_plugin_redis import RedisPlugin
-from tests.leftovers import gone_within, processes_of
+from tests.leftovers import command, gone_within, processes_of
 
 API = """
 import json, os, sys
@@ -261,6 +262,12 @@ def test_view_of_what_runs_on_this_machine(http_image: str) -> None:
         assert client.mget("CACHE", "OTHERS") == [b"1", b"1"]
         client.delete("CACHE", "OTHERS")
     for plugin, handle in ((others, used), (store, cache)):
-        assert len(processes_of(handle.id)) == 1  # the relay, which goes with its service
+        before = relays_to(cache)
         plugin.stop(handle)
-        assert processes_of(handle.id) == []
+        assert len(relays_to(cache)) == len(before) - 1
+    assert relays_to(cache) == []
+
+
+def relays_to(handle: ServiceHandle) -> list[str]:
+    commands = map(command, processes_of(handle.id.partition("-")[0]))
+    return [each for each in commands if "_relay.py" in each and each.endswith(str(handle.port))]

@@ -122,6 +122,13 @@ def test_unix_socket(run: Run, engine: Engine) -> None:
         seen_from_container(handle("/var/run/postgresql"), engine, run)
 
 
+def test_engine_gone(run: Run) -> None:
+    """An engine that is gone since it was found is named."""
+    gone = Engine("unix:///nowhere/docker.sock", "DOCKER_HOST")
+    with pytest.raises(ContainerError, match="the engine does not answer: no such socket"):
+        seen_from_container(handle(), gone, run)
+
+
 def foreign(run: Run, engine: Engine, gateway: str = "203.0.113.1") -> Engine:
     """An engine whose networks are none of this machine's."""
     network = Network("0", "cleanroom-none", gateway, "203.0.113.0/24")

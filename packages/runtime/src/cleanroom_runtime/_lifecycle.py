@@ -74,7 +74,7 @@ def view_of(plugin: BasePlugin, handle: ServiceHandle) -> ServiceHandle:
 
     try:
         return seen_from_container(handle, choice.engine, current_run())
-    except ServiceError as exc:
+    except CleanroomError as exc:
         exc.service = exc.service or plugin.name
         raise
 

@@ -6,6 +6,7 @@ A relay is a small process of the run's, which the warden ends with it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom import CleanroomError, ProcessError
 from cleanroom_runtime._ready import wait_ready
+from cleanroom_runtime._run import WardenRefusalError
 
 if TYPE_CHECKING:
     from cleanroom_runtime._run import Run
@@ -36,27 +38,25 @@ def relayed(run: Run, service_id: str, target: tuple[str, int], address: str, su
     Raises:
         ProcessError: The relay could not be started.
     """
-    relay_id = f"{service_id}{_AT}{address}"
-    return int(
-        run.once(f"{_PREFIX}{relay_id}", lambda: _start(run, relay_id, target, address, subnet))
-    )
+    key = f"{_PREFIX}{service_id}/{address}"
+    outcome = run.once(key, lambda: _start(run, target, address, subnet))
+    return int(json.loads(outcome)["port"])
 
 
 def stop_relays(run: Run, service_id: str) -> None:
     """End the relays that lead to a service."""
-    for key in run.outcomes(f"{_PREFIX}{service_id}{_AT}"):
-        run.request("stop", id=key.removeprefix(_PREFIX))
+    for relay in _relays(run, f"{_PREFIX}{service_id}/"):
+        run.request("stop", id=relay["id"])
 
 
 def hint_of_unused(run: Run) -> str:
     """Say which relays no container has come to so far; empty where there are none."""
     idle: list[str] = []
     with contextlib.suppress(CleanroomError):  # there are none without the warden
-        for key in run.outcomes(_PREFIX):
+        for relay in _relays(run, _PREFIX):
             with contextlib.suppress(OSError):  # nor of a service that has been stopped
-                port, *used = _log(run, key.removeprefix(_PREFIX)).read_text().split()
-                if not used:
-                    idle.append(f"{key.rpartition(_AT)[2]}:{port}")
+                if len(_log(run, relay["id"]).read_text().splitlines()) == 1:
+                    idle.append(f"{relay['address']}:{relay['port']}")
     if not idle:
         return ""
     return (
@@ -66,27 +66,36 @@ def hint_of_unused(run: Run) -> str:
 
 
 _PREFIX = "relay/"
-_AT = "-at-"
+
+
+def _relays(run: Run, prefix: str) -> list[dict[str, str]]:
+    outcomes = run.outcomes(prefix).values()
+    return [json.loads(outcome["value"]) for outcome in outcomes if "value" in outcome]
 
 
 def _log(run: Run, relay_id: str) -> Path:
-    return run.address.directory / relay_id.partition("-")[2] / "log"
+    return run.address.directory / relay_id.rpartition("-")[2] / "log"
 
 
-def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subnet: str) -> str:
+def _start(run: Run, target: tuple[str, int], address: str, subnet: str) -> str:
+    relay_id = run.new_service_id()
     log = _log(run, relay_id)
     program = [sys.executable, "-I", "-S", str(_PROGRAM)]
-    run.request(
-        "spawn",
-        id=relay_id,
-        argv=[*program, address, subnet, target[0], str(target[1])],
-        env=dict(os.environ),  # a Python may need some of it to start
-        cwd="/",
-        log=str(log),
-        directories=[str(log.parent)],
-        stop_signal="SIGTERM",
-        stop_timeout=1.0,
-    )
+    named = f"the relay that leads from {address} to {target[0]}:{target[1]}"
+    try:
+        run.request(
+            "spawn",
+            id=relay_id,
+            argv=[*program, address, subnet, target[0], str(target[1])],
+            env=dict(os.environ),  # a Python may need some of it to start
+            cwd="/",
+            log=str(log),
+            directories=[str(log.parent)],
+            stop_signal="SIGTERM",
+            stop_timeout=1.0,
+        )
+    except WardenRefusalError as exc:
+        raise ProcessError(f"{named} could not be started: {exc.message}") from exc
 
     def ask(_: float) -> None:
         if not re.match(r"\d+\n", log.read_text()):
@@ -94,14 +103,12 @@ def _start(run: Run, relay_id: str, target: tuple[str, int], address: str, subne
 
     def check_alive() -> None:
         if not run.request("status", id=relay_id)["running"]:
-            raise ProcessError(
-                f"the relay that leads from {address} to {target[0]}:{target[1]} ended at once",
-                log_tail=log.read_text(),
-            )
+            raise ProcessError(f"{named} ended at once", log_tail=log.read_text())
 
     try:
         wait_ready(ask, check_alive, time.monotonic() + _START_TIMEOUT, _START_TIMEOUT)
-        return log.read_text().split()[0]
+        port = log.read_text().split()[0]
     except BaseException:
         run.request("stop", id=relay_id)
         raise
+    return json.dumps({"id": relay_id, "address": address, "port": port})

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cleanroom import ContainerError, ServiceHandle
-from cleanroom_runtime._asking import ask_engine, understood
+from cleanroom_runtime._asking import ask_engine, engine_error, understood
+from cleanroom_runtime._engine import in_words
 from cleanroom_runtime._network import inspect, join, network_of, networks_in
 from cleanroom_runtime._reach import own_container, reach_of
 from cleanroom_runtime._relay import relayed
@@ -45,12 +46,16 @@ def seen_from_container(handle: ServiceHandle, engine: Engine, run: Run) -> Serv
     if "host" not in metadata or "port" not in metadata:
         return handle
     beside = metadata.get("backend") == "container" and metadata.get("engine") == engine.url
-    if beside and reach_of(engine).network is None:
-        host, ports = _in_network(handle, engine, run)
-    elif _is_this_machine(handle.host):
-        host, ports = _by_relay(handle, engine, run)
-    else:
-        return handle
+    try:
+        if beside and reach_of(engine).network is None:
+            host, ports = _in_network(handle, engine, run)
+        elif _is_this_machine(handle.host):
+            host, ports = _by_relay(handle, engine, run)
+        else:
+            return handle
+    except OSError as exc:
+        message = f"the engine does not answer: {in_words(exc)}"
+        raise engine_error(engine, message, None) from exc
     return ServiceHandle(handle.id, handle.service_name, _moved(metadata, host, ports))
 
 

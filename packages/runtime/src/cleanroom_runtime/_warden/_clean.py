@@ -218,8 +218,8 @@ def _remove_containers(engine: Record, run_id: str, awaited: set[str]) -> None:
         for network in found:
             awaited.discard((network.get("Labels") or {}).get(SERVICE_LABEL, ""))
             trouble = _remove_network(engine, f"/networks/{network['Id']}")
-            if trouble and time.monotonic() > deadline:
-                raise trouble
+            if time.monotonic() > deadline:
+                raise trouble or TimeoutError(f"{len(found)} networks are still there")
         time.sleep(0.02)
 
 
