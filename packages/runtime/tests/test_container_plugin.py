@@ -314,6 +314,13 @@ def test_a_wait_that_is_never_met(redis_image: str, ids: list[str]) -> None:
     assert [left_of_service(each, engine=True) for each in ids] == [[]]
 
 
+def test_a_check_that_is_broken(redis_image: str) -> None:
+    """A check that no service can ever make up for ends the start at once."""
+    plugin = ContainerPlugin("box", redis_image, 6379)
+    error = failing(plugin.with_wait(check=lambda _: no_such_name))  # noqa: F821
+    assert "raised NameError: name 'no_such_name' is not defined" in error.message
+
+
 def test_a_wrong_answer_in_http(http_image: str) -> None:
     """A status that is not the expected one is shown, with the answer."""
     plugin = ContainerPlugin("api", http_image, 8080, start_timeout=0.5)
@@ -442,13 +449,11 @@ def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
         ({"ports": [80, 80]}, r"ports is \[80, 80\]"),
         ({"env": {"A B": "x"}}, "key in env is 'A B'"),
         ({"env": {"A": 1}}, "env has no text for A"),
-        ({"env": ["A=1"]}, "env is of type list"),
+        ({"env": ["A=1"]}, "env is no table"),
         ({"files": {"a": "x"}}, "path is 'a'"),
         ({"files": {"/": "x"}}, "path is '/'"),
         ({"files": {"/a": 1}}, "content of /a is of type int"),
         ({"files": {"/a": Path("/no/such")}}, "content of /a is /no/such"),
-        ({"files": {"/a": {"path": "/no/such"}}}, "content of /a is /no/such"),
-        ({"files": {"/a": {"paths": "x"}}}, r"files\['/a'\] has the key 'paths'"),
         ({"command": "run it"}, "command is 'run it'"),
         ({"command": []}, "command is of type list"),
         ({"memory": "lots"}, "memory is 'lots'"),
@@ -592,7 +597,6 @@ def test_where_there_is_no_container() -> None:
 
 def test_declared(http_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A declared container takes all there is to say, and others get addresses that fit them."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECRET", "hush")
     tmp_path.joinpath("two.py").write_text(TWO_PORTS)
     tmp_path.joinpath("cleanroom.toml").write_text(f"""
@@ -629,11 +633,42 @@ def test_declared(http_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert shown == "this is 8025"
 
 
+def test_shared_by_workers(redis_image: str, pytester: pytest.Pytester) -> None:
+    """All workers of a pytest run use one container, in which each can run commands."""
+    pytester.path.joinpath("cleanroom.toml").write_text(f"""
+        [services.box]
+        plugin = "container"
+        image = "{redis_image}"
+        ports = 6379
+        wait = {{ command = ["redis-cli", "ping"] }}
+    """)
+    pytester.makepyfile("""
+        import pytest
+        from cleanroom_runtime import ContainerPlugin
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(cleanroom_env, number):
+            box = cleanroom_env["box"]
+            result = ContainerPlugin.exec(box, ["sh", "-c", "echo x >> /tmp/x; cat /tmp/x"])
+            assert result.exit_code == 0
+            lines = len(ContainerPlugin.copy_from(box, "/tmp/x").splitlines())
+            assert len(result.stdout.splitlines()) <= lines <= 4
+    """)
+    options = ["-p", "no:randomly", "-p", "no:cacheprovider", "-n", "2"]
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=4)
+    shown = [line for line in result.outlines if line.startswith("box: container, ready in ")]
+    assert len(shown) == 1
+    assert shown[0].endswith("(it always runs in a container)")
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         ('imge = "a"', "imge: unknown key"),
         ('wait = { log = "a", port = 80 }', "wait has log and port"),
+        ('files = { "/a" = { paths = "a" } }', "files /a has the key 'paths'"),
+        ('files = { "/a" = { path = "no/such" } }', "content of /a is /.*/no/such"),
         ('registry = { username = "me", passwrd = "hush" }', "registry has the key 'passwrd'"),
     ],
 )

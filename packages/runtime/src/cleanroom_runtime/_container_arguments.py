@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from cleanroom import ValidationError
 from cleanroom_runtime import _check
 from cleanroom_runtime._specs import PullPolicy
 from cleanroom_runtime._waits import CheckWait, CommandWait, HttpWait, LogWait, PortWait, Wait
+from cleanroom_runtime.options import table
 
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -38,7 +39,7 @@ def ports(value: object) -> tuple[int, ...]:
 def env(value: object) -> dict[str, str]:
     """Environment variables."""
     checked: dict[str, str] = {}
-    for key, text in _table("env", value).items():
+    for key, text in table("env", value).items():
         _check.variable("key in env", key)
         if not isinstance(text, str) or "\0" in text:
             raise ValidationError(f"env has no text for {key}", hint="put it in quotes")
@@ -48,7 +49,17 @@ def env(value: object) -> dict[str, str]:
 
 def files(value: object) -> dict[str, bytes | Path]:
     """Files by their paths inside: content, or a local file or folder."""
-    return {inside(path): content(path, each) for path, each in _table("files", value).items()}
+    return {inside(path): content(path, each) for path, each in table("files", value).items()}
+
+
+def declared_files(value: object, folder: Path) -> dict[str, object]:
+    """The same as configuration says it, where `{ path = "app.conf" }` names a local file."""
+    return {
+        path: folder / _text(f"path of {path}", table(f"files {path}", each, ["path"]).get("path"))
+        if isinstance(each, Mapping)
+        else each
+        for path, each in table("files", value).items()
+    }
 
 
 def inside(value: object) -> str:
@@ -62,8 +73,6 @@ def inside(value: object) -> str:
 
 def content(path: str, value: object) -> bytes | Path:
     """What a file has: bytes, text, or that of a local file or folder."""
-    if isinstance(value, Mapping):  # as configuration says it
-        value = Path(str(_table(f"files[{path!r}]", value, ["path"]).get("path", "")))
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
@@ -121,7 +130,7 @@ def tmpfs(value: object) -> dict[str, str]:
     if isinstance(value, list | tuple):
         value = dict.fromkeys(cast("Sequence[object]", value), "")
     checked: dict[str, str] = {}
-    for path, options in _table("tmpfs", value).items():
+    for path, options in table("tmpfs", value).items():
         if not isinstance(options, str):
             raise ValidationError(
                 f"tmpfs has {options!r} for {path}", hint="options are a text such as 'size=64m'"
@@ -156,7 +165,7 @@ def registry(value: object) -> tuple[str, str] | None:
     """User name and password for a registry."""
     if value is None:
         return None
-    account = _table("registry", value, ["username", "password"])
+    account = table("registry", value, ["username", "password"])
     for key in ("username", "password"):
         if not isinstance(account.get(key), str) or not account[key]:
             raise ValidationError(
@@ -175,7 +184,7 @@ def scheme(value: object) -> str:
 def waits(value: object, known: Sequence[int]) -> tuple[Wait, ...]:
     """What is waited for: a table, or a list of them."""
     listed = cast("Sequence[object]", value if isinstance(value, list | tuple) else (value,))
-    return tuple(wait(_table("wait", each, _WAIT_KEYS), known) for each in listed)
+    return tuple(wait(table("wait", each, _WAIT_KEYS), known) for each in listed)
 
 
 def wait(options: Mapping[str, object], known: Sequence[int]) -> Wait:
@@ -198,7 +207,7 @@ def wait(options: Mapping[str, object], known: Sequence[int]) -> Wait:
     if kinds == ["port"]:
         return PortWait(_known_port(value, known))
     if kinds == ["log"]:
-        return LogWait(_text("log", value))
+        return LogWait(_text("log in wait", value))
     if kinds == ["log_matches"]:
         return LogWait(pattern=_pattern(value))
     if kinds == ["http"]:
@@ -219,9 +228,9 @@ def _known_port(value: object, known: Sequence[int]) -> int:
     return port
 
 
-def _text(key: str, value: object) -> str:
+def _text(argument: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValidationError(f"{key} in wait is {value!r}", hint="it is a text that is not empty")
+        raise ValidationError(f"{argument} is {value!r}", hint="it is a text that is not empty")
     return value
 
 
@@ -229,7 +238,7 @@ def _pattern(value: object) -> re.Pattern[str]:
     if isinstance(value, re.Pattern):
         return cast("re.Pattern[str]", value)
     try:
-        return re.compile(_text("log_matches", value), re.MULTILINE)
+        return re.compile(_text("log_matches in wait", value), re.MULTILINE)
     except re.error as exc:
         raise ValidationError(
             f"log_matches in wait is {value!r}", hint=f"it is no regular expression: {exc}"
@@ -250,18 +259,3 @@ def _status(value: object) -> int | None:
     ):
         raise ValidationError(f"status in wait is {value!r}", hint="it is from 100 to 599")
     return value
-
-
-def _table(argument: str, value: object, keys: Collection[str] | None = None) -> dict[str, Any]:
-    """A table, with these keys only, if any are given. Its values are not shown."""
-    if not isinstance(value, Mapping):
-        raise ValidationError(
-            f"{argument} is of type {type(value).__name__}", hint="it is a table, or a dict"
-        )
-    table = dict(cast("Mapping[str, Any]", value))
-    for key in table:
-        if keys is not None and key not in keys:
-            raise ValidationError(
-                f"{argument} has the key {key!r}", hint=f"its keys are {', '.join(keys)}"
-            )
-    return table

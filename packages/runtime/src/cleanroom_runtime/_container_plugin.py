@@ -33,8 +33,8 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         image: The image.
         ports: The TCP ports that are listened on inside the container, the main one first.
         env: Environment variables.
-        files: See `with_file`: path inside to content. In configuration, a text is the content,
-            and `{ path = "app.conf" }` names a local file or folder.
+        files: Path inside to content, see `with_file`. Where it is declared, a text is the
+            content, and `{ path = "app.conf" }` names a local file or folder.
         command: Arguments instead of the image's own.
         wait: What a ready service is known by: the arguments of `with_wait` as a table, or several
             of them. Without any, each port has to be listened on.
@@ -65,7 +65,7 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         ports: Sequence[int] | int,
         *,
         env: Mapping[str, str] | None = None,
-        files: Mapping[str, FileContent | Mapping[str, str]] | None = None,
+        files: Mapping[str, FileContent] | None = None,
         command: Sequence[str] | None = None,
         wait: Mapping[str, object] | Sequence[Mapping[str, object]] = (),
         scheme: str = "tcp",
@@ -93,6 +93,14 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         self._user = checked.user(user)
         self._pull: PullPolicy = checked.pull(pull)
         self._registry = checked.registry(registry)
+
+    @classmethod
+    def from_config(cls, name: str, options: Mapping[str, object], folder: Path) -> Self:
+        """Make the plugin of a declared service, see `cleanroom_runtime.BasePlugin`."""
+        placed = dict(options)
+        if "files" in options:
+            placed["files"] = checked.declared_files(options["files"], folder)
+        return super().from_config(name, placed, folder)
 
     # -- saying more of it
 

@@ -11,6 +11,8 @@ from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
+BROKEN = (NameError, ImportError, NotImplementedError)
+"""What is raised by a question that is itself wrong."""
 _LONGEST_QUESTION = 5.0
 
 
@@ -39,7 +41,7 @@ def wait_ready(
         allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
         try:
             ask(allowed)
-        except (NameError, ImportError, NotImplementedError):
+        except BROKEN:
             raise  # no server will make up for it
         except Exception as exc:  # noqa: BLE001 - whatever else it is, it means not yet
             check_alive()

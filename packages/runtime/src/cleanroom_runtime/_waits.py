@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from cleanroom import ServiceError
 from cleanroom_runtime._inside import Inside
+from cleanroom_runtime._ready import BROKEN
 
 Check = Callable[[Mapping[str, str]], object]
 """Is given the metadata of the service's handle; raises, or returns `False`, while not ready."""
@@ -168,7 +169,7 @@ class CheckWait(Wait):
         return f"check {getattr(self.check, '__name__', repr(self.check))}"
 
     def ask(self, place: Place, timeout: float) -> None:
-        """Call it. One that hangs is left alone."""
+        """Call it. One that hangs is left alone, and what a broken one raises is passed on."""
         verdicts: list[object] = []
         failures: list[Exception] = []
 
@@ -181,6 +182,8 @@ class CheckWait(Wait):
         thread = threading.Thread(target=run, name="cleanroom-check", daemon=True)
         thread.start()
         thread.join(timeout)
+        if failures and isinstance(failures[0], BROKEN):
+            raise failures[0]
         if failures:
             raise self.unmet(f"it raised {place.hide(_in_words(failures[0]))}") from failures[0]
         if not verdicts:
