@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import cast
@@ -51,6 +51,14 @@ def start(plugin: ServicePlugin) -> ServiceHandle:
     if not isinstance(handle, ServiceHandle):
         reject(
             f"start() returned {type(handle).__name__}", "return a cleanroom.ServiceHandle from it"
+        )
+    facts: Mapping[str, object] = handle.metadata  # whatever the annotation says
+    others = [key for key, value in facts.items() if not isinstance(value, str)]
+    if others:
+        clear_away(plugin, handle)
+        reject(
+            f"the handle's metadata is no text at {', '.join(others)}",
+            "put text into the metadata, and nothing else",
         )
     return handle
 
