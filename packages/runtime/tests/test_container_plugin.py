@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +27,7 @@ from cleanroom import (
     ValidationError,
 )
 from cleanroom_runtime import ContainerPlugin, ContainerSpec
+from cleanroom_runtime._inside import Inside
 from cleanroom_runtime._run import Run
 from tests.leftovers import left_of_service
 
@@ -583,6 +587,53 @@ def test_in_a_container_that_is_gone(redis_image: str) -> None:
         with pytest.raises(ContainerError, match="No such container") as caught:
             ask()
         assert caught.value.service == "box"
+
+
+@pytest.mark.parametrize(
+    ("step", "ask"),
+    [
+        ("POST /containers/.*/exec", lambda inside: inside.run(["true"])),
+        ("POST /exec/.*/start", lambda inside: inside.run(["true"])),
+        ("GET /exec/.*/json", lambda inside: inside.run(["true"])),
+        ("PUT /containers/.*/archive", lambda inside: inside.write("/a", b"a")),
+        ("GET /containers/.*/archive", lambda inside: inside.read("/etc/passwd")),
+    ],
+)
+def test_an_engine_that_fails(
+    box: ServiceHandle, faulty_engine: Any, step: str, ask: Callable[[Inside], object]
+) -> None:
+    """An engine that hangs up, or refuses, at any step is an error that says so."""
+    inside = Inside(box.metadata["container_id"], faulty_engine.engine, "box")
+    ask(inside)
+    faulty_engine.hang_up(step)
+    with pytest.raises(ContainerError, match="the engine does not answer: ") as caught:
+        ask(inside)
+    assert caught.value.service == "box"
+    faulty_engine.mend()
+    faulty_engine.refuse(step, 500, "the disk is on fire")
+    with pytest.raises(ContainerError, match=r"could not be .*: the disk is on fire"):
+        ask(inside)
+
+
+def test_asking_needs_no_docker_client(box: ServiceHandle) -> None:
+    """Health, logs, commands and files are quick in a process that has started nothing: the
+    client library, which takes long to import, is not."""
+    code = f"""
+        import sys
+        from cleanroom import ServiceHandle
+        from cleanroom_runtime import ContainerPlugin
+
+        handle = ServiceHandle.from_json({box.to_json()!r})
+        plugin = ContainerPlugin("box", "acme/box:1", [6379, 8080]).with_wait(port=6379)
+        plugin.examine(handle, 2)
+        plugin.exec(handle, ["true"])
+        plugin.copy_from(handle, "/etc/passwd")
+        plugin.logs(handle)
+        print([name for name in ("docker", "testcontainers", "requests") if name in sys.modules])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_where_there_is_no_container() -> None:

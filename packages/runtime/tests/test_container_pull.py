@@ -18,7 +18,14 @@ import docker
 import pytest
 from docker.errors import ImageNotFound
 
-from cleanroom import ContainerError
+from cleanroom import (
+    CleanroomEnvironment,
+    ContainerError,
+    HealthStatus,
+    ServiceError,
+    ServiceHandle,
+)
+from cleanroom_runtime import ContainerPlugin
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._images import provide
 from cleanroom_runtime._run import Run
@@ -38,7 +45,7 @@ class Registry:
         self.asked: list[str] = []
         self.pulls = 0
         self.account: tuple[str, str] | None = None
-        self.pause = 0.0
+        self.pieces, self.pause = 2, 0.0
         self.build(b"hello")
 
     def build(self, content: bytes) -> None:
@@ -122,11 +129,12 @@ def registry(engine: Engine, docker_engine: docker.DockerClient) -> Iterator[Reg
             self.send_header("Docker-Content-Digest", f"sha256:{digest}")
             self.end_headers()
             if self.command == "GET":
-                half = len(content) // 2
-                with contextlib.suppress(BrokenPipeError):  # the engine may have seen enough
-                    self.wfile.write(content[:half])
-                    time.sleep(registry.pause)
-                    self.wfile.write(content[half:])
+                large = len(content) > 1_000_000
+                piece = len(content) // registry.pieces if large else len(content)
+                with contextlib.suppress(ConnectionError):  # the engine may have seen enough
+                    for begin in range(0, len(content), piece):
+                        time.sleep(registry.pause if begin else 0)
+                        self.wfile.write(content[begin : begin + piece])
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -201,6 +209,39 @@ def test_how_far_it_is(registry: Registry, pull: Pull, progress: pytest.LogCaptu
     pull(f"{registry.image}:1")
     told = [re.search(r": (\d+) of 4 MB$", message) for message in progress.messages]
     assert 1 <= sum(match is not None and int(match[1]) < 4 for match in told) <= 5
+
+
+class Failing:
+    """A service that fails once an image is being pulled."""
+
+    name = "failing"
+
+    def __init__(self, pulling: Callable[[], bool]) -> None:
+        self._pulling = pulling
+
+    def start(self) -> ServiceHandle:
+        while not self._pulling():
+            time.sleep(0.02)
+        raise ServiceError("it failed", service=self.name)
+
+    def stop(self, handle: ServiceHandle) -> None:
+        raise AssertionError
+
+    def health_check(self, handle: ServiceHandle) -> HealthStatus:
+        raise AssertionError
+
+
+def test_given_up(registry: Registry, progress: pytest.LogCaptureFixture) -> None:
+    """A pull is not waited for where another service has failed meanwhile."""
+    registry.build(random.randbytes(4_000_000))
+    registry.pieces, registry.pause = 80, 0.25
+    began = time.monotonic()
+    with CleanroomEnvironment() as env:
+        env.register(ContainerPlugin("slow", f"{registry.image}:1", 80))
+        env.register(Failing(lambda: bool(progress.messages)))
+        with pytest.raises(ServiceError, match="it failed"):
+            env.start_all()
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])

@@ -19,6 +19,7 @@ from testcontainers.core.container import DockerContainer, Reaper
 from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.labels import create_labels
 
+from cleanroom import CleanroomEnvironment
 from cleanroom_runtime._archive import archive
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import Reach
@@ -187,6 +188,8 @@ def _pull(api: Any, spec: ContainerSpec) -> None:
         ):
             if "error" in event:
                 raise PullError(str(event["error"]))
+            if CleanroomEnvironment.given_up():
+                raise PullError("another service failed meanwhile, or the start was interrupted")
             _note(layers, event)
             now = time.monotonic()
             if layers and now - told >= max(1, (now - began) / 5):
