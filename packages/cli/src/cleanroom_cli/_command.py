@@ -1,0 +1,65 @@
+"""The command `cleanroom` and how it finds its subcommands: each is imported when it is asked for.
+
+A subcommand is a module of this package with a click command of the same name in it. What a module
+imports at its top is loaded by `cleanroom --help`, so that rich and the runtime are imported where
+they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from cleanroom_cli import __version__
+
+_COMMANDS = {
+    "plugins": "_plugins",
+}
+"""The subcommands in the order in which they are listed, and their modules."""
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"cleanroom_cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return _with_debug(command)
+
+
+def _with_debug(command: click.Command) -> click.Command:
+    """Let `--debug` stand behind a subcommand as well as before it."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _with_debug(each)
+    elif _DEBUG not in command.params:
+        command.params.append(_DEBUG)
+    return command
+
+
+def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta["cleanroom_cli.debug"] = True
+
+
+_DEBUG = click.Option(
+    ["--debug"],
+    is_flag=True,
+    expose_value=False,
+    callback=_note_debug,
+    help="Show the traceback of an error.",
+)
+
+
+@click.command(
+    cls=_Lazy,
+    params=[_DEBUG],
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="cleanroom")
+def cleanroom() -> None:
+    """Real services for tests, without a test: start them, and look after what runs leave."""
