@@ -383,7 +383,7 @@ class OneForAll(BoxPlugin):
             return self.handle
 
 
-@broken("services_started_at_once_do_not_meet", "stopping one service left another one")
+@broken("stop_is_complete_and_may_be_repeated", "stopping one service left another one")
 class StopsAll(BoxPlugin):
     handles: ClassVar[list[ServiceHandle]] = []
 

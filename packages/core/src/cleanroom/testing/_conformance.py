@@ -9,7 +9,7 @@ import pytest
 
 from cleanroom import ServiceHandle, ServicePlugin
 from cleanroom.testing import _capability_checks, _life_checks, _plugin_checks, _service_checks
-from cleanroom.testing._service import Service, shared_service
+from cleanroom.testing._service import Service, Services, services_of
 from cleanroom.testing._verdict import refuse_silent_overrides, reject
 
 
@@ -95,9 +95,14 @@ class PluginConformance:
     # -- what shares a running service, and leaves it as it is
 
     @pytest.fixture
-    def service(self, request: pytest.FixtureRequest, plugin: ServicePlugin) -> Service:
+    def services(self, request: pytest.FixtureRequest) -> Services:
+        """What runs for the checks of the class."""
+        return services_of(request)
+
+    @pytest.fixture
+    def service(self, services: Services, plugin: ServicePlugin) -> Service:
         """A running service that the checks of the class share."""
-        return shared_service(request, plugin)
+        return services.shared(plugin)
 
     def test_start_gives_a_live_service(self, service: Service) -> None:
         """When start returns, the service answers, is healthy, and runs where the handle says."""
@@ -135,19 +140,23 @@ class PluginConformance:
         """Two slices that are held at once are two, and neither sees what is in the other."""
         _capability_checks.slices_do_not_meet(service, self)
 
-    # -- what starts a service of its own
+    # -- what takes services of its own
 
-    def test_stop_is_complete_and_may_be_repeated(self, plugin: ServicePlugin) -> None:
-        """When stop returns nothing is left of the service, and stopping again is fine."""
-        _life_checks.stop_is_complete(plugin)
+    def test_services_started_at_once_do_not_meet(
+        self, services: Services, plugin: ServicePlugin
+    ) -> None:
+        """Two starts from two threads give two services, which do not meet."""
+        _life_checks.start_at_once(services, plugin, self)
 
-    def test_a_killed_service_is_unhealthy(self, plugin: ServicePlugin) -> None:
+    def test_stop_is_complete_and_may_be_repeated(
+        self, services: Services, plugin: ServicePlugin
+    ) -> None:
+        """When stop returns nothing is left, others run on, and stopping again is fine."""
+        _life_checks.stop_is_complete(services, plugin)
+
+    def test_a_killed_service_is_unhealthy(self, services: Services, plugin: ServicePlugin) -> None:
         """Health follows a crash within its bound, and what is left can be stopped."""
-        _life_checks.health_follows_a_crash(plugin, self)
-
-    def test_services_started_at_once_do_not_meet(self, plugin: ServicePlugin) -> None:
-        """Two starts from two threads give two services; stopping one leaves the other."""
-        _life_checks.start_at_once(plugin, self)
+        _life_checks.health_follows_a_crash(services, plugin, self)
 
     def test_a_failed_start_leaves_nothing(self, failing_plugin: ServicePlugin) -> None:
         """It raises an error of our tree, the cause chained, and nothing is left running."""

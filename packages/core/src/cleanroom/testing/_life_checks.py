@@ -17,12 +17,12 @@ from cleanroom.testing._left import Traces, below, traces_of
 from cleanroom.testing._plugin_checks import refuse_lost_cause
 from cleanroom.testing._recording import Recording, recording, refuse_secrets, secrets_of
 from cleanroom.testing._service import (
+    Services,
     ask,
     ask_until,
     clear_away,
     is_external,
     start,
-    started,
     stop,
 )
 from cleanroom.testing._service_checks import refuse_strays
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 _STOP = "cleanroom.service.stop"
 
 
-def stop_is_complete(plugin: ServicePlugin) -> None:
+def stop_is_complete(services: Services, plugin: ServicePlugin) -> None:
     """When stop returns nothing is left of the service, and stopping again is fine."""
-    with started(plugin) as handle:
+    other = services.shared(plugin)
+    with services.taken(plugin) as handle:
         traces, secrets = traces_of(handle), secrets_of(plugin, handle)
         with recording() as record:
             stop(another_object(plugin), handle, "by another object of the plugin")
@@ -47,6 +48,12 @@ def stop_is_complete(plugin: ServicePlugin) -> None:
             status is not HealthStatus.HEALTHY or is_external(handle),
             "health_check of a service that is stopped says HEALTHY",
             "ask the service itself",
+        )
+        status = ask(other.plugin, other.handle, "a service beside one that was stopped")
+        require(
+            status is HealthStatus.HEALTHY,
+            f"stopping one service left another one {status.name}",
+            "stop the service that the handle is of, and no other",
         )
         refuse_secrets(secrets, record.texts())
         refuse_strays(record.spans or (), _STOP)
@@ -62,9 +69,11 @@ def _nothing_is_left(traces: Traces, when: str) -> None:
     )
 
 
-def health_follows_a_crash(plugin: ServicePlugin, suite: PluginConformance) -> None:
+def health_follows_a_crash(
+    services: Services, plugin: ServicePlugin, suite: PluginConformance
+) -> None:
     """Health follows a crash within its bound, and what is left can be stopped."""
-    with started(plugin) as handle:
+    with services.taken(plugin) as handle:
         if is_external(handle):
             plugin.stop(handle)
             pytest.skip("somebody else runs the service, so nobody here can kill it")
@@ -108,8 +117,8 @@ def _has_last_words(plugin: SupportsLogs, handle: ServiceHandle) -> None:
         )
 
 
-def start_at_once(plugin: ServicePlugin, suite: PluginConformance) -> None:
-    """Two starts from two threads give two services; stopping one leaves the other."""
+def start_at_once(services: Services, plugin: ServicePlugin, suite: PluginConformance) -> None:
+    """Two starts from two threads give two services, which do not meet."""
     one, other = _started_at_once(plugin)
     try:
         require(
@@ -134,18 +143,10 @@ def start_at_once(plugin: ServicePlugin, suite: PluginConformance) -> None:
             )
         if own:
             do_not_meet(suite, one, other, "service")
-        stop(plugin, one, "of one of two services")
-        status = ask(plugin, other, "a service beside one that was stopped")
-        require(
-            status is HealthStatus.HEALTHY,
-            f"stopping one service left another one {status.name}",
-            "stop the service that the handle is of, and no other",
-        )
-        stop(plugin, other, "of the second of two services")
     except BaseException:
-        clear_away(plugin, one)
-        clear_away(plugin, other)
+        clear_away(plugin, one, other)
         raise
+    services.leave(plugin, one, other)
 
 
 def _started_at_once(plugin: ServicePlugin) -> tuple[ServiceHandle, ServiceHandle]:
@@ -160,8 +161,7 @@ def _started_at_once(plugin: ServicePlugin) -> tuple[ServiceHandle, ServiceHandl
     errors = [attempt.exception() for attempt in attempts]
     handles = [attempt.result() for attempt in attempts if attempt.exception() is None]
     for error in filter(None, errors):
-        for handle in handles:
-            clear_away(plugin, handle)
+        clear_away(plugin, *handles)
         reject(
             f"one of two starts at once raised {type(error).__name__}: {error}",
             "choose ports, names and folders that nobody else has, and keep nothing of a start "

@@ -123,46 +123,67 @@ def ask_until(
     return status
 
 
-@contextlib.contextmanager
-def started(plugin: ServicePlugin) -> Iterator[ServiceHandle]:
-    """Start a service for one check, which stops it itself unless it fails."""
-    handle = start(plugin)
-    try:
-        yield handle
-    except BaseException:
-        clear_away(plugin, handle)
-        raise
+def clear_away(plugin: ServicePlugin, *handles: ServiceHandle) -> None:
+    """Stop services whose check has failed, which matters more than that this may fail too."""
+    for handle in handles:
+        with contextlib.suppress(Exception):
+            plugin.stop(handle)
 
 
-def clear_away(plugin: ServicePlugin, handle: ServiceHandle) -> None:
-    """Stop a service whose check has failed, which matters more than that this may fail too."""
-    with contextlib.suppress(Exception):
-        plugin.stop(handle)
+class Services:
+    """The services of one suite, for one set of parameters: few, because starting takes time.
 
-
-_shared = pytest.StashKey[dict[str, Service | None]]()
-
-
-def shared_service(request: pytest.FixtureRequest, plugin: ServicePlugin) -> Service:
-    """Return the service that the checks of a class share, one for each set of parameters.
-
-    The first check that asks for it starts it; it is stopped after the last check of the class.
+    Args:
+        suite: The class. What it still has is stopped after its last check.
     """
+
+    def __init__(self, suite: pytest.Class) -> None:
+        self._shared: Service | None = None
+        self._has_tried = False
+        self._spare = list[ServiceHandle]()
+        self._suite = suite
+
+    def shared(self, plugin: ServicePlugin) -> Service:
+        """Return the service that checks leave as it is; started when it is first asked for."""
+        if self._shared is None and not self._has_tried:
+            self._has_tried = True
+            self._shared = self._start_to_share(plugin)
+        if self._shared is None:
+            pytest.fail("the service could not be started; the first such check says why", False)
+        return self._shared
+
+    def _start_to_share(self, plugin: ServicePlugin) -> Service:
+        with recording() as record:
+            handle = start(plugin)
+            self._suite.addfinalizer(lambda: plugin.stop(handle))
+            health = ask(plugin, handle, "a service that was just started")
+        return Service(plugin, handle, health, record)
+
+    @contextlib.contextmanager
+    def taken(self, plugin: ServicePlugin) -> Iterator[ServiceHandle]:
+        """Give a service to a check that ends it: one that another check is done with, or new."""
+        handle = self._spare.pop() if self._spare else start(plugin)
+        try:
+            yield handle
+        except BaseException:
+            clear_away(plugin, handle)
+            raise
+
+    def leave(self, plugin: ServicePlugin, *handles: ServiceHandle) -> None:
+        """Leave running services to checks that need one."""
+        self._spare += handles
+        self._suite.addfinalizer(lambda: self._end_spare(plugin))
+
+    def _end_spare(self, plugin: ServicePlugin) -> None:
+        while self._spare:
+            plugin.stop(self._spare.pop())
+
+
+_services = pytest.StashKey[dict[str, Services]]()
+
+
+def services_of(request: pytest.FixtureRequest) -> Services:
+    """Return the services of the suite that a check belongs to, for the check's parameters."""
     suite: pytest.Class = request.node.getparent(pytest.Class)
-    kept = suite.stash.setdefault(_shared, {})
-    key = getattr(getattr(request.node, "callspec", None), "id", "")
-    if key not in kept:
-        kept[key] = None
-        kept[key] = _start_to_share(suite, plugin)
-    service = kept[key]
-    if service is None:
-        pytest.fail("the service could not be started; the first such check says why", False)
-    return service
-
-
-def _start_to_share(suite: pytest.Class, plugin: ServicePlugin) -> Service:
-    with recording() as record:
-        handle = start(plugin)
-        suite.addfinalizer(lambda: plugin.stop(handle))
-        health = ask(plugin, handle, "a service that was just started")
-    return Service(plugin, handle, health, record)
+    key: str = getattr(getattr(request.node, "callspec", None), "id", "")
+    return suite.stash.setdefault(_services, {}).setdefault(key, Services(suite))
