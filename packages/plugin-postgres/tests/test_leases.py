@@ -172,6 +172,64 @@ def test_what_is_kept_stays_as_it_is(own: Server) -> None:
     left.close()
 
 
+MANY_KINDS = """
+    CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "odd name" text);
+    CREATE TABLE words (loud text GENERATED ALWAYS AS (upper(word)) STORED, word text);
+    CREATE TABLE child (id serial, parent int REFERENCES parent);
+    CREATE TABLE nothing ();
+    CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+    CREATE TABLE part PARTITION OF parts FOR VALUES FROM (1) TO (100);
+    CREATE VIEW seen AS SELECT * FROM parent;
+    CREATE MATERIALIZED VIEW known AS SELECT 1 AS one;
+    INSERT INTO parent ("odd name") VALUES ('first'), ('second');
+    INSERT INTO child (parent) VALUES (1)
+"""
+LEFT = """
+    DELETE FROM child; DELETE FROM parent WHERE id = 1; UPDATE parent SET "odd name" = 'changed';
+    INSERT INTO parent ("odd name") VALUES ('third'); INSERT INTO child (parent) VALUES (2);
+    INSERT INTO nothing DEFAULT VALUES; INSERT INTO parts VALUES (7);
+    INSERT INTO words (word) VALUES ('said')
+"""
+CONTENT = (
+    "SELECT * FROM parent ORDER BY id", "SELECT * FROM child", "SELECT count(*) FROM nothing",
+    "SELECT * FROM part", "SELECT * FROM known", "SELECT * FROM words",
+    "SELECT nextval('child_id_seq')",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "stays"),
+    [("SELECT 1", True), ("CREATE TABLE more ()", False), ("SELECT lo_create(0)", False)],
+    ids=["rows", "schema", "large objects"],
+)
+def test_keeping_what_can_be_undone_leaves_connections_open(
+    start: Callable[[PostgresPlugin], ServiceHandle], more: str, stays: bool
+) -> None:
+    """What is kept is all that the test left; others stay connected if it is undone in place."""
+    plugin = PostgresPlugin("kinds", backend="process").with_init_script(MANY_KINDS)
+    handle = start(plugin)
+    run(Server(plugin, handle))
+    with plugin.isolate(handle) as isolated:
+        pool = connect(isolated)
+        pool.execute(LEFT)
+        pool.execute(more.encode())
+        kept = keep(handle, isolated.require("database_name"))
+    with plugin.isolate(handle):
+        if stays:
+            row = pool.execute("SELECT count(*), min(id), max(id) FROM parent").fetchone()
+            assert row == (2, 1, 2)
+        else:
+            with pytest.raises(psycopg.OperationalError):
+                pool.execute("SELECT 1")
+        pool.close()
+    with connect(kept) as connection:
+        found = [connection.execute(query.encode()).fetchall() for query in CONTENT]
+    assert found == [
+        [(2, "changed"), (3, "third")],
+        [(2, 2)], [(1,)], [(7,)], [(1,)], [("SAID", "said")], [(3,)],
+    ]  # fmt: skip
+
+
 def test_a_user_who_is_no_superuser(
     start: Callable[[PostgresPlugin], ServiceHandle], own: Server
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases
+from cleanroom_plugin_postgres._aside import copy_content
 from cleanroom_plugin_postgres._client import make_url
 from cleanroom_plugin_postgres._origin import NotUndoableError, TemplateChangedError
 from cleanroom_plugin_postgres._server import Server
@@ -152,15 +153,36 @@ class _Pool:
                 return []  # the server, or our connection to it, is gone
 
     def set_aside(self, database: str) -> str:
-        """Give a leased database a name of its own, so that nobody renews it."""
+        """Return the name under which what is in a leased database is from now on.
+
+        Where that can be undone in place, it is a copy, and connections stay open. Else the
+        database itself is given that name.
+        """
         with self._lock:
             slot = next(slot for slot in self._slots if slot.name == database)
             self._kept += 1
             name = f"{slot.name}_kept_{self._kept}"
-            slot.disconnect()
-            _databases.rename(self._own.admin, slot.name, name)
-            slot.template = None
+            if not self._copy_aside(slot, name):
+                slot.disconnect()
+                _databases.rename(self._own.admin, slot.name, name)
+                slot.template = None
             return name
+
+    def _copy_aside(self, slot: Slot, name: str) -> bool:
+        """Copy what is in a database. That nothing is missing is proven by undoing it."""
+        import psycopg
+
+        template = slot.template
+        if template is None or slot.baseline is None:
+            return False
+        try:
+            copied = copy_content(self._own, slot.name, template, name)
+            if copied and self._undo_in_place(slot, template) is None:
+                return True
+        except psycopg.Error:
+            slot.disconnect()
+        _databases.drop(self._own.admin, name)
+        return False
 
     def close(self) -> None:
         """Close all connections."""
