@@ -17,6 +17,7 @@ from cleanroom import (
     CleanroomEnvironment,
     ConfigurationError,
     HealthStatus,
+    ProcessError,
     ServiceHandle,
     ValidationError,
 )
@@ -176,6 +177,20 @@ def test_secrets_show_nowhere(shop: Shop, start: Start) -> None:
     handle = start(plugin)
     for shown in (repr(plugin), repr(handle), handle.to_json(), plugin.logs(handle)):
         assert "secret" not in shown
+
+
+def test_secrets_in_its_log(start: Start) -> None:
+    """What a service writes of a variable that is secret by its name is hidden."""
+    tell = "import os; print(os.environ['API_TOKEN'], flush=True)"
+    serve = "from http import server as s; s.test(s.SimpleHTTPRequestHandler, port={port})"
+    command = [sys.executable, "-c", f"{tell}; {serve}"]
+    plugin = HttpPlugin("api", command=command, env={"API_TOKEN": "hush-hush"})
+    handle = start(plugin)
+    assert plugin.logs(handle).startswith("***\n")
+    failing = HttpPlugin("api", command=[sys.executable, "-c", f"{tell}; 1 / 0"])
+    with pytest.raises(ProcessError) as caught:
+        failing.with_env("API_TOKEN", "hush-hush").start()
+    assert str(caught.value.log_tail).startswith("***\n")
 
 
 # --------------------------------------------------------------------------- health

@@ -225,6 +225,10 @@ class HttpPlugin(BasePlugin):
             command=self._arguments(where) or None,
         )
 
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables."""
+        return self._env
+
     def _arguments(self, where: Mapping[str, str]) -> list[str]:
         return [_check.fill(argument, where) for argument in self._command]
 

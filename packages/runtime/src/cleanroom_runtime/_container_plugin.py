@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -216,9 +216,9 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
             f"port_{self._ports[0]}": str(port),
         }
 
-    def secrets(self) -> Iterable[str]:
-        """The values of variables whose names say that they are secret."""
-        return [value for key, value in self._env.items() if is_secret_key(key)]
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables."""
+        return self._env
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask whether all that is waited for holds, and the container still runs."""
@@ -241,12 +241,13 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         return self._waits or [PortWait(port) for port in self._ports]
 
     def _place(self, metadata: Mapping[str, str]) -> Place:
+        secrets = [value for key, value in self._env.items() if is_secret_key(key)]
         inside = inside_of(ServiceHandle("", self.name, metadata))
         return Place(
             metadata,
             inside,
             log=lambda: log_tail(inside.container_id, inside.engine, None),
-            hide=lambda text: scrub(text, self.secrets()),
+            hide=lambda text: scrub(text, secrets),
         )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -125,13 +125,13 @@ def _ask_engine(handle: ServiceHandle, timeout: float) -> None:
     _container.state(handle.require("container_id"), engine_of(handle.metadata), timeout=timeout)
 
 
-def log_tail(metadata: Mapping[str, str], lines: int, secrets: Iterable[str] = ()) -> str:
+def log_tail(metadata: Mapping[str, str], lines: int, env: Mapping[str, str] | None = None) -> str:
     """Return the last lines a service wrote, secrets removed; empty where there are none.
 
     Args:
         metadata: What is known of the service.
         lines: How many.
-        secrets: What is removed beside those in the metadata.
+        env: Its environment variables, of which some may be secret as well.
     """
     text = ""
     if metadata.get("backend") == "process" and "log" in metadata:
@@ -141,8 +141,9 @@ def log_tail(metadata: Mapping[str, str], lines: int, secrets: Iterable[str] = (
 
         with contextlib.suppress(CleanroomError):
             text = _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
-    known = [*secrets, *(value for key, value in metadata.items() if is_secret_key(key))]
-    return scrub(text, [spelling for secret in known for spelling in _spellings(secret)])
+    known = [*metadata.items(), *(env or {}).items()]
+    secrets = [value for key, value in known if is_secret_key(key)]
+    return scrub(text, [spelling for secret in secrets for spelling in _spellings(secret)])
 
 
 def _spellings(secret: str) -> Iterator[str]:

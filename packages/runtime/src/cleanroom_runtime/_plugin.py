@@ -182,9 +182,9 @@ class BasePlugin(ABC):
         """Do what must be done once in the ready service. Returns metadata to add."""
         return {}
 
-    def secrets(self) -> Iterable[str]:
-        """What must not show in a log, beside what the handle's metadata names as secret."""
-        return ()
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables the user gave: those that are secret by name show in no log."""
+        return {}
 
     def disconnect(self, handle: ServiceHandle) -> None:  # noqa: B027 - nothing, by default
         """Close what this process holds open to a service that is about to be stopped."""
@@ -223,7 +223,7 @@ class BasePlugin(ABC):
 
     def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
         """Return the last `tail` lines the service wrote, secrets removed."""
-        return _lifecycle.log_tail(handle.metadata, tail, self.secrets())
+        return _lifecycle.log_tail(handle.metadata, tail, self.variables())
 
     def kill(self, handle: ServiceHandle) -> None:
         """End the service as a crash would, without cleaning up. For tests of what follows."""

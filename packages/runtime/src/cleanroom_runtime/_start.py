@@ -230,4 +230,4 @@ class _Start:
                 )
 
     def _log_tail(self) -> str:
-        return log_tail(self._metadata, _LOG_LINES, self._plugin.secrets())
+        return log_tail(self._metadata, _LOG_LINES, self._plugin.variables())
