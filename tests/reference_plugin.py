@@ -61,6 +61,8 @@ while True:
 
 _started: dict[str, subprocess.Popen[bytes]] = {}
 """What this process has to wait for when it ends."""
+_folders: list[Path] = []
+"""What this process has made."""
 
 
 class BoxPlugin:
@@ -102,6 +104,7 @@ class BoxPlugin:
 
     def start(self) -> ServiceHandle:
         folder = Path(tempfile.mkdtemp(prefix="box-"))
+        _folders.append(folder)
         service_id = folder.name
         try:
             with spans.launch_span():
@@ -232,5 +235,5 @@ def end_all() -> None:
         process.kill()
         process.wait(deadline - time.monotonic())
     _started.clear()
-    for folder in Path(tempfile.gettempdir()).glob("box-*"):
-        shutil.rmtree(folder)
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+import os
+import signal
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.reference_plugin import BoxPlugin
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from cleanroom.testing._service import Service
+    from cleanroom.testing import Service
 
 
 class TestReference(PluginConformance):
@@ -37,6 +39,9 @@ class TestReference(PluginConformance):
     @pytest.fixture
     def failing_plugin(self) -> BoxPlugin:
         return BoxPlugin("box", executable="/there/is/no/python")
+
+    def kill(self, handle: ServiceHandle) -> None:
+        os.kill(int(handle.require("pid")), signal.SIGKILL)
 
     def write(self, handle: ServiceHandle, text: str) -> None:
         BoxPlugin().ask(handle, "add", text)
@@ -127,8 +132,9 @@ def test_spans_need_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_container_that_is_left_is_found(docker_engine: DockerClient, http_image: str) -> None:
     """A container that was stopped and not removed is left; one that is removed is not."""
     container = docker_engine.containers.create(http_image)
-    traces = Traces(container=str(container.id))
-    assert traces.left() == [f"container {container.id[:12]}"]
+    container_id = str(container.id)
+    traces = Traces(container=container_id)
+    assert traces.left() == [f"container {container_id[:12]}"]
     container.remove()
     assert traces.left() == []
 

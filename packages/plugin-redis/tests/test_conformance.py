@@ -28,4 +28,4 @@ class TestRedisPlugin(PluginConformance):
 
     def read(self, handle: ServiceHandle) -> Collection[str]:
         with redis.Redis.from_url(handle.url, decode_responses=True) as client:
-            return client.keys()
+            return [str(key) for key in client.scan_iter()]

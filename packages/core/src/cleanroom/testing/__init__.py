@@ -20,5 +20,6 @@ OpenTelemetry SDK with which spans are checked.
 from __future__ import annotations
 
 from cleanroom.testing._conformance import PluginConformance
+from cleanroom.testing._service import Service, Services
 
-__all__ = ["PluginConformance"]
+__all__ = ["PluginConformance", "Service", "Services"]

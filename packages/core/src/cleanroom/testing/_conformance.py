@@ -38,7 +38,8 @@ class PluginConformance:
     def plugin(self) -> ServicePlugin:
         """Fill this in: return a new plugin, set up as users would, with a long password if any.
 
-        Where it needs what is gone after one test, give the fixture the scope `"class"`.
+        The service of the first check is used by others too: where it needs what is gone after one
+        test, give the fixture the scope `"class"`, and make it a classmethod.
         """
         reject(
             f"{type(self).__name__} has no fixture `plugin`",
