@@ -4,6 +4,10 @@ import json
 import sys
 import time
 
+import psycopg  # noqa: F401 - tests import the clients anyway
+import redis  # noqa: F401
+import requests  # noqa: F401
+
 from cleanroom import CleanroomEnvironment
 from cleanroom_plugin_http import HttpPlugin
 from cleanroom_plugin_postgres import PostgresPlugin
