@@ -73,7 +73,6 @@ class Inside:
         Raises:
             ContainerError: The container does not run, or the command was not done in time.
         """
-        deadline = time.monotonic() + timeout
         wanted: dict[str, Any] = {
             "Cmd": list(argv),
             "AttachStdout": True,
@@ -83,9 +82,10 @@ class Inside:
             "WorkingDir": cwd or "",
         }
         try:
-            made = self._ask("POST", f"/containers/{self.container_id}/exec", wanted, timeout)
-            output = self._output(f"/exec/{made['Id']}/start", deadline)
-            while (facts := self._ask("GET", f"/exec/{made['Id']}/json", None, timeout))["Running"]:
+            made = self._ask("POST", f"/containers/{self.container_id}/exec", wanted)["Id"]
+            deadline = time.monotonic() + timeout
+            output = self._output(f"/exec/{made}/start", deadline)
+            while (facts := self._ask("GET", f"/exec/{made}/json"))["Running"]:
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 time.sleep(0.005)
@@ -170,12 +170,8 @@ class Inside:
             at = posixpath.normpath(posixpath.join(posixpath.dirname(at), link))
         raise self._error(f"{path} is a link that leads nowhere", "name the file it stands for")
 
-    def _ask(
-        self, method: str, path: str, body: dict[str, Any] | None, timeout: float
-    ) -> dict[str, Any]:
-        status, answer = ask_engine(
-            self.engine, method, path, self.service_name, body=body, timeout=timeout
-        )
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        status, answer = ask_engine(self.engine, method, path, self.service_name, body=body)
         if status >= 300:
             raise _RefusalError(reason_in(answer))
         found: dict[str, Any] = json.loads(answer)

@@ -187,7 +187,7 @@ class CheckWait(Wait):
         if failures:
             raise self.unmet(f"it raised {place.hide(_in_words(failures[0]))}") from failures[0]
         if not verdicts:
-            raise self.unmet(f"it did not return within {timeout:g} s")
+            raise self.unmet(f"it did not return within {timeout:.1f} s")
         if verdicts[0] is False:
             raise self.unmet("it returned False")
 
