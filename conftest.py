@@ -1,6 +1,7 @@
 """What tests of all packages share: the surroundings, the container engine and the images."""
 
 import gc
+import signal
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,6 +13,11 @@ from tests.images import HTTP, POSTGRES, REDIS, SHOP, Image
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in what a shell runs in the background; the sessions that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
