@@ -1,7 +1,8 @@
 """How services run: as a local process, in a container, or on a server somebody else runs.
 
-`ContainerPlugin` runs any image. Plugin authors derive from `BasePlugin`. Everything is imported
-when it is first used, because this package is imported at the start of every pytest run.
+`ContainerPlugin` runs any image. Plugin authors derive from `BasePlugin`, for which the module
+`probes` has questions to ask. Everything is imported when it is first used, because this package is
+imported at the start of every pytest run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._cache import cached_directory
     from cleanroom_runtime._container_plugin import ContainerPlugin
     from cleanroom_runtime._inside import ExecResult
+    from cleanroom_runtime._installed import installed_servers
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._process import run_program
     from cleanroom_runtime._replaced import Replaced
@@ -43,6 +45,7 @@ __all__ = [
     "Workspace",
     "cached_directory",
     "current_run",
+    "installed_servers",
     "run_of",
     "run_program",
 ]
@@ -54,6 +57,7 @@ _ELSEWHERE = {
     "Replaced": "_replaced",
     "cached_directory": "_cache",
     "current_run": "_run",
+    "installed_servers": "_installed",
     "run_of": "_run",
     "run_program": "_process",
 }

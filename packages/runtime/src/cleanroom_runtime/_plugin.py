@@ -37,7 +37,7 @@ class BasePlugin(ABC):
     waiting, logs, metadata, spans and clean-up are done here. Plugins are immutable.
 
     Args:
-        name: The service's name, unique within a suite.
+        name: The service's name, unique within a suite; `plugin_type`, if none is given.
         image: Image to run in a container. One that is named is a promise, see `backend`.
         backend: `"process"`, `"container"`, `"external"`, or `"auto"`, which runs a named image if
             an engine answers, and a local server otherwise where it can stand in for it.
@@ -72,7 +72,7 @@ class BasePlugin(ABC):
 
     def __init__(
         self,
-        name: str,
+        name: str | None = None,
         image: str | None = None,
         *,
         backend: BackendChoice = "auto",
@@ -80,7 +80,7 @@ class BasePlugin(ABC):
         start_timeout: float = 60.0,
         health_timeout: float = 2.0,
     ) -> None:
-        self._name = _check.service_name(name)
+        self._name = _check.service_name(self.plugin_type if name is None else name)
         self._image = _check.image(image)
         self._backend: BackendChoice = _check.backend(backend)
         self._url = _check.url("url", url, self.url_schemes)

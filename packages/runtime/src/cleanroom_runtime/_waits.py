@@ -73,18 +73,8 @@ class PortWait(Wait):
         return f"port {self.port}"
 
     def ask(self, place: Place, timeout: float) -> None:
-        """Connect. Who accepts for the container hangs up at once if nobody listens inside."""
-        began = time.monotonic()
-        try:
-            with socket.create_connection(place.address(self.port), timeout) as connection:
-                away = time.monotonic() - began
-                connection.settimeout(min(timeout, _SILENCE + 2 * away))
-                listening = bool(connection.recv(1))
-        except ConnectionError:
-            listening = False
-        except TimeoutError:
-            listening = time.monotonic() - began < timeout
-        if not listening:
+        """Connect."""
+        if not is_listened_on(place.address(self.port), timeout):
             raise self.unmet(
                 "nothing listens on it inside the container, or only at 127.0.0.1 there",
                 "see ports and wait; the service has to listen at 0.0.0.0",
@@ -126,15 +116,10 @@ class HttpWait(Wait):
 
     def ask(self, place: Place, timeout: float) -> None:
         """Ask for the path. Redirects are not followed."""
-        connection = http.client.HTTPConnection(*place.address(self.port), timeout=timeout)
         try:
-            connection.request("GET", self.path, headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                status, body = response.status, response.read(_SHOWN).decode(errors="replace")
+            status, body = get(place.address(self.port), self.path, timeout)
         except (OSError, http.client.HTTPException) as exc:
             raise self.unmet(f"no answer in HTTP ({_in_words(exc)})") from exc
-        finally:
-            connection.close()
         if status != self.status if self.status else status >= 400:
             wanted = self.status or "one below 400"
             raise self.unmet(
@@ -190,6 +175,34 @@ class CheckWait(Wait):
             raise self.unmet(f"it did not return within {timeout:.1f} s")
         if verdicts[0] is False:
             raise self.unmet("it returned False")
+
+
+def is_listened_on(address: tuple[str, int], timeout: float) -> bool:
+    """Whether a port that an engine publishes is listened on, and not just by the engine.
+
+    Who accepts for the container hangs up at once if nobody listens inside.
+    """
+    began = time.monotonic()
+    try:
+        with socket.create_connection(address, timeout) as connection:
+            away = time.monotonic() - began
+            connection.settimeout(min(timeout, _SILENCE + 2 * away))
+            return bool(connection.recv(1))
+    except ConnectionError:
+        return False
+    except TimeoutError:
+        return time.monotonic() - began < timeout
+
+
+def get(address: tuple[str, int], path: str, timeout: float) -> tuple[int, str]:
+    """Ask for a path; return the status and the beginning of the body. No redirect is followed."""
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        with connection.getresponse() as response:
+            return response.status, response.read(_SHOWN).decode(errors="replace")
+    finally:
+        connection.close()
 
 
 def _in_words(exc: Exception) -> str:
