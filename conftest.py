@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.availability import cannot_run
-from tests.images import HTTP, POSTGRES, REDIS, SHOP, Image
+from tests.images import HTTP, MEMCACHED, NGINX, POSTGRES, REDIS, SHOP, Image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,6 +46,18 @@ def postgres_image(docker_engine: "DockerClient") -> str:
 def redis_image(docker_engine: "DockerClient") -> str:
     """The Redis image to test with, present on the engine."""
     return present(docker_engine, REDIS)
+
+
+@pytest.fixture(scope="session")
+def memcached_image(docker_engine: "DockerClient") -> str:
+    """The Memcached image to test with, present on the engine."""
+    return present(docker_engine, MEMCACHED)
+
+
+@pytest.fixture(scope="session")
+def nginx_image(docker_engine: "DockerClient") -> str:
+    """The nginx image to test with, present on the engine."""
+    return present(docker_engine, NGINX)
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,12 @@ class Image:
 
 POSTGRES = Image("postgres", "cleanroom-test/postgres:15", packages=("postgresql-15",))
 REDIS = Image("redis", "cleanroom-test/redis:7", packages=("redis-server",))
+MEMCACHED = Image("memcached", "cleanroom-test/memcached:1", packages=("memcached",))
+NGINX = Image("nginx", "cleanroom-test/nginx:1", packages=("nginx-light",))
 HTTP = Image("http", "cleanroom-test/http:1", packages=("python3-minimal",))
 
 _SHOP = Path(__file__).parents[2] / "examples" / "shop"
 PYTHON = Image("python", "cleanroom-test/python:3", packages=("python3-pip",), wheels_for=_SHOP)
 SHOP = Image("shop", "cleanroom-test/shop:1", base=PYTHON.stand_in, folder=_SHOP)
 
-IMAGES = (POSTGRES, REDIS, HTTP, PYTHON, SHOP)
+IMAGES = (POSTGRES, REDIS, MEMCACHED, NGINX, HTTP, PYTHON, SHOP)

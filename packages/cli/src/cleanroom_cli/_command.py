@@ -15,6 +15,7 @@ from cleanroom_cli import __version__
 
 _COMMANDS = {
     "plugins": "_plugins",
+    "new": "_new",
 }
 """The subcommands in the order in which they are listed, and their modules."""
 
