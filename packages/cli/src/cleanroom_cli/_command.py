@@ -1,23 +1,27 @@
 """The command `cleanroom` and how it finds its subcommands: each is imported when it is asked for.
 
-A subcommand is a module of this package with a click command of the same name in it. What a module
-imports at its top is loaded by `cleanroom --help`, so that rich and the runtime are imported where
-they are used.
+A subcommand is a click command in a module of this package. What such a module imports at its top
+is loaded by `cleanroom --help`, so that rich and the runtime are imported where they are used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import cast
 
 import click
 
 from cleanroom_cli import __version__
 
 _COMMANDS = {
+    "up": "_up",
     "plugins": "_plugins",
+    "doctor": "_doctor",
+    "clean": "_clean",
+    "cache": "_cache",
     "new": "_new",
 }
-"""The subcommands in the order in which they are listed, and their modules."""
+"""The subcommands in the order in which they are listed, and the modules they are in."""
 
 
 class _Lazy(click.Group):
@@ -27,8 +31,17 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"cleanroom_cli.{_COMMANDS[cmd_name]}"), cmd_name)
-        return _with_debug(command)
+        module = import_module(f"cleanroom_cli.{_COMMANDS[cmd_name]}")
+        return _with_debug(cast("click.Command", getattr(module, cmd_name)))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from cleanroom._errors import nearest
+
+            ctx.fail(f"no such command {args[0]!r}: {nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
 
 def _with_debug(command: click.Command) -> click.Command:
@@ -43,7 +56,7 @@ def _with_debug(command: click.Command) -> click.Command:
 
 def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        ctx.meta["cleanroom_cli.debug"] = True
+        ctx.ensure_object(dict)["debug"] = True
 
 
 _DEBUG = click.Option(

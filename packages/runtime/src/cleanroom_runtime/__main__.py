@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cleanroom_runtime._folders import run_roots
-from cleanroom_runtime._run import Run, RunAddress
+from cleanroom_runtime._runs import end_run, known_runs
 
 
 def main() -> int:
@@ -17,28 +16,12 @@ def main() -> int:
     stop = commands.add_parser("stop", help="end a run and all its services")
     stop.add_argument("run", help="the run's id")
     arguments = parser.parse_args()
-    if arguments.command == "stop":
-        return _stop(arguments.run)
-    for run in _runs():
-        if run.alive():
-            sys.stdout.write(f"{run.id}\n")
-        run.disconnect()
+    if arguments.command == "runs":
+        sys.stdout.writelines(f"{run.id}\n" for run in known_runs() if run.state != "dead")
+    elif not end_run(arguments.run):
+        sys.stderr.write(f"no run {arguments.run!r} is alive\n")
+        return 1
     return 0
-
-
-def _runs() -> list[Run]:
-    """All runs of this user that have a directory, alive or not."""
-    directories = [entry for root in run_roots() if root.is_dir() for entry in root.iterdir()]
-    return [Run(RunAddress(each.name, str(each.parent), 0)) for each in sorted(directories)]
-
-
-def _stop(run_id: str) -> int:
-    for run in _runs():
-        if run.id == run_id and run.alive():
-            run.shut_down(kept_too=True)
-            return 0
-    sys.stderr.write(f"no run {run_id!r} is alive\n")
-    return 1
 
 
 if __name__ == "__main__":

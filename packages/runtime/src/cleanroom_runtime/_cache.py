@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom_runtime._process import copies_folder
@@ -77,6 +78,50 @@ def cached_directory(
                 shutil.rmtree(made, ignore_errors=True)
             return folder / _CONTENT
     return _build(build, workspace)
+
+
+@dataclass(frozen=True)
+class CachedDirectory:
+    """A directory in the cache.
+
+    Attributes:
+        kind: What it holds.
+        folder: Where it lies, with what is known of it.
+        facts: What it depends on; empty where that cannot be read.
+        size: Bytes in its files.
+    """
+
+    kind: str
+    folder: Path
+    facts: Mapping[str, str]
+    size: int
+
+    def remove(self) -> None:
+        """Remove it. A service that is copying it at this moment fails to start.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        with _locked(self.folder):
+            shutil.rmtree(self.folder)
+
+
+def cached_directories() -> list[CachedDirectory]:
+    """Return what is in the cache, sorted by kind."""
+    root = cache_root()
+    if root is None or not _is_directory(root):
+        return []
+    found: list[CachedDirectory] = []
+    for folder in sorted(root.glob("*/*")):
+        if not _is_directory(folder / _CONTENT):
+            continue  # it is being made, or that has failed
+        try:
+            facts = json.loads((folder / "facts.json").read_text())
+        except (OSError, ValueError):
+            facts = {}
+        sizes = (path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+        found.append(CachedDirectory(folder.parent.name, folder, facts, sum(sizes)))
+    return found
 
 
 def _is_directory(path: Path) -> bool:

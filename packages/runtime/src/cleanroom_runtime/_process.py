@@ -20,7 +20,8 @@ from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspa
 HOST = "127.0.0.1"
 
 _PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use", re.IGNORECASE)
-_MEMORY_WANTED = 512 * 1024 * 1024
+MEMORY_WANTED = 512 * 1024 * 1024
+"""Bytes that must be free in memory for the data of a service to lie there."""
 
 # Copies a prepared directory and hands it over, where that is asked for, then becomes the server:
 # one process, and nobody has to wait for it.
@@ -73,7 +74,7 @@ def copies_folder(workspace: Workspace) -> Path:
 
 
 def _workspace(run: Run, service_id: str, account: Account) -> Workspace:
-    memory = memory_folder(_MEMORY_WANTED)
+    memory = memory_folder(MEMORY_WANTED)
     flat = f"cleanroom-{os.getuid()}-{service_id}"
     if account.kind == "other":  # which cannot pass through the run's own directory
         directory = run_root(suits=account.reaches).parent / flat

@@ -256,7 +256,8 @@ class Warden:
         connection.reply()
 
     def _on_kept(self, connection: Connection, request: Request) -> None:
-        connection.reply(notes=self._kept)
+        """Say what was kept, and whether the session that kept it is over."""
+        connection.reply(notes=self._kept, over=not self._owner_alive)
 
     def _on_shutdown(self, connection: Connection, request: Request) -> None:
         if self._kept and not request.get("kept_too"):
