@@ -186,15 +186,16 @@ def answers(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 EXPECTED = {
     "box": r"loaded Box",
-    "broken-import": r"plugin 'broken-import': failed to load: ModuleNotFoundError: No module named "
-    r"'nowhere' \(broken_import_module:Plugin, from broken-import 0\.1\).*<- ModuleNotFoundError.*",
+    "broken-import": r"plugin 'broken-import': failed to load: ModuleNotFoundError: "
+    r"No module named 'nowhere' \(broken_import_module:Plugin, from broken-import 0\.1\)"
+    r".*<- ModuleNotFoundError.*",
     "leaver": r"plugin 'leaver': failed to load: SystemExit: the licence has expired "
     r"\(leaver_module:Plugin, from leaver 0\.2\).*<- SystemExit.*",
     "no-class": r"plugin 'no-class': not a plugin: it is not a class \(.*from no-class 0\.3\).*",
     "half-class": r"plugin 'half-class': not a plugin: the class lacks .*stop.* "
     r"\(.*from half-class 0\.4\).*",
-    "other-api": r"plugin 'other-api': written for plugin API 7, while this cleanroom-core has API 1 "
-    r"\(.*from other-api 0\.5\).*upgrade whichever of the two is older.*",
+    "other-api": r"plugin 'other-api': written for plugin API 7, while this cleanroom-core has "
+    r"API 1 \(.*from other-api 0\.5\).*upgrade whichever of the two is older.*",
     "twin": r"plugin 'twin': claimed by twin-one 1\.1 and by twin-two 1\.2.*uninstall one.*",
 }
 
