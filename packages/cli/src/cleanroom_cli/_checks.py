@@ -153,7 +153,7 @@ def _cache() -> Check:
         found = "none, as this user has no home: servers are initialised in every run"
         return Check("cache", "warn", found, remedy)
     there = next(folder for folder in (root, *root.parents) if folder.exists())
-    if os.access(there, os.W_OK | os.X_OK):
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return Check("cache", "ok", str(root))
     found = f"{there} cannot be written to: servers are initialised in every run"
     return Check("cache", "warn", found, remedy)

@@ -36,8 +36,8 @@ def wanted(names: Sequence[str], config: str | None) -> dict[str, tuple[Build, S
     if not names and not declared:
         raise ConfigurationError(
             f"no service is declared in {config or 'this folder or one above it'}",
-            hint="add a table [tool.cleanroom.services.NAME] to pyproject.toml, or name a plugin: "
-            f"cleanroom up {_first_plugin()}",
+            hint="add a table [tool.cleanroom.services.NAME] to pyproject.toml, or name a plugin, "
+            "as in: cleanroom up postgres",
         )
     found: dict[str, tuple[Build, Sequence[str]]] = {}
     pending = list(names or declared)
@@ -106,9 +106,3 @@ def _with_defaults(name: str, declared: Mapping[str, object]) -> Build:
         return plugin
 
     return build
-
-
-def _first_plugin() -> str:
-    return next(
-        (entry.name for entry in discovery.installed() if entry.name != "container"), "postgres"
-    )
