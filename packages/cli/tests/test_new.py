@@ -71,10 +71,10 @@ def test_a_wrong_answer_is_asked_for_again(new: New, tmp_path: Path) -> None:
 
 
 def test_answers_that_end_too_early(new: New, tmp_path: Path) -> None:
-    """Where nobody answers, the command ends, and nothing is written."""
+    """Where nobody answers, the command says what it lacks, and nothing is written."""
     result = new(typed="box\n")
-    assert result.exit_code == 1
-    assert "Aborted" in result.output
+    assert result.exit_code == 2
+    assert "image has no answer: give --image, or type it" in result.output
     assert not list(tmp_path.iterdir())
 
 

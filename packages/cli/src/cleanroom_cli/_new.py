@@ -100,7 +100,12 @@ def _prompt(question: str, default: str | None, answers: Mapping[str, str]) -> s
     text, choices = _said(question)
     for choice in choices:
         click.echo(f"  {choice}")
-    return str(click.prompt(text, default=default, value_proc=checked))
+    try:
+        return str(click.prompt(text, default=default, value_proc=checked))
+    except click.Abort as exc:
+        if isinstance(exc.__context__, EOFError):  # Nobody is there, which is no interruption.
+            raise click.UsageError(_missing(question)) from exc
+        raise
 
 
 def _refuse_existing(project: Path) -> None:
@@ -111,7 +116,7 @@ def _refuse_existing(project: Path) -> None:
 
 
 def _missing(question: str) -> str:
-    return f"{question} has no answer: give {_option(question)}"
+    return f"{question} has no answer: give {_option(question)}, or type it"
 
 
 def _default(question: str, answers: Mapping[str, str]) -> str | None:
