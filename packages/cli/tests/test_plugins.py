@@ -42,6 +42,22 @@ def test_broken_plugins_are_named_with_the_reason(cli: Cli, install: Install) ->
     assert "No module named 'honey_pot' (bee_hooks, from bee-hooks 1.5)" in said.out
 
 
+def test_fixtures_that_cannot_be_loaded(cli: Cli, install: Install) -> None:
+    """A module of fixtures that fails to import is named with the reason."""
+    hooks = """
+        from cleanroom.hooks import hookimpl
+
+        @hookimpl
+        def cleanroom_fixture_modules():
+            return "no_such_fixtures"
+    """
+    install("bee-hooks", hooks={"bee": "bee_hooks"}, source=hooks)
+    assert (
+        "broken: the fixtures in no_such_fixtures cannot be used: "
+        "ModuleNotFoundError: No module named 'no_such_fixtures'\n"
+    ) in cli("plugins").out
+
+
 def test_a_name_that_two_claim(cli: Cli, install: Install) -> None:
     """Of two distributions that claim a name, both are broken, and both are named."""
     install("ape-plugin", plugins={"box": "ape_plugin:Ape"})

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from conftest import Cli, Install, Spawn
 
-BOUND = 5.0
+BOUND = 15.0
+"""Seconds in which a command that was told to end has ended, on a busy machine."""
 REDIS = """
     [tool.cleanroom.services.cache]
     plugin = "redis"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -29,12 +30,13 @@ def plugins(as_json: bool) -> None:
 
     known = [_plugin(entry) for entry in discovery.installed()]
     hooks = _hooks()
+    fixtures = list(_problems_of_fixtures())
     if as_json:
         import json
 
         lists = {"plugins": known, "hooks": hooks}
         facts = {name: [_facts(each) for each in listed] for name, listed in lists.items()}
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps({**facts, "fixture_problems": fixtures}, indent=2))
         return
     from cleanroom_cli._output import show_table
 
@@ -49,6 +51,8 @@ def plugins(as_json: bool) -> None:
     for each in (*known, *hooks):
         if each.problem:
             click.echo(f"\n{each.state}: {each.problem}")
+    for problem in fixtures:
+        click.echo(f"\nbroken: {problem}")
 
 
 def _plugin(entry: Installed) -> _Known:
@@ -78,6 +82,22 @@ def _hooks() -> list[_Known]:
         )
         for entry in discovery.installed("cleanroom.hooks")
     ]
+
+
+def _problems_of_fixtures() -> Iterator[str]:
+    """Say which modules of pytest fixtures cannot be loaded; none is used without pytest."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    from cleanroom import hooks
+
+    if find_spec("pytest") is None:
+        return
+    for module in hooks.fixture_modules():
+        try:
+            import_module(module)
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a plugin does
+            yield f"the fixtures in {module} cannot be used: {type(exc).__name__}: {exc}"
 
 
 def _in_short(known: _Known) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMAND = "cleanroom_cli.command"
 
@@ -28,6 +30,8 @@ class _WithCommand(click.Command):
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     from cleanroom_cli._services import completions
 
     return [CompletionItem(name) for name in completions(incomplete)]
