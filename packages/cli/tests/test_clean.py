@@ -92,13 +92,13 @@ def test_a_kept_run(cli: Cli, new_run: NewRun) -> None:
     """A run that was kept stays, and is ended by `--kept`, when its session is over."""
     with subprocess.Popen(["sleep", "60"]) as session:
         run = new_run(session.pid)
-        run.request("keep", note="test_it: redis://here")
+        run.request("keep", note="test_it: redis://:sesame@here")
         assert f"Alive, and left alone: {run.id}.\n" in cli("clean", "--kept").out
         session.kill()
     until(lambda: run.request("kept")["over"])
     said = cli("clean")
     assert said.code == 0
-    assert f"Run {run.id} was kept, with:\n  test_it: redis://here\n" in said.out
+    assert f"Run {run.id} was kept, with:\n  test_it: redis://:***@here\n" in said.out
     assert "cleanroom clean --kept ends them" in said.out
     assert run.alive()
     run.disconnect()

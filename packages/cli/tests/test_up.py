@@ -160,6 +160,16 @@ def test_a_signal_while_starting(
     assert "Traceback" not in err
 
 
+def test_a_closed_pipe(spawn: Spawn, project: Path) -> None:
+    """Where nobody reads the table any more, services are stopped, and nothing is said of it."""
+    process = spawn("up", "redis", "--quiet", "--json")
+    assert process.stdout
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=BOUND)
+    assert (process.returncode, err) == (1, "")
+
+
 def test_a_service_that_dies(spawn: Spawn, project: Path) -> None:
     """While it waits, the command says of a service that it does not work any more."""
     process = spawn("up", "redis", "--json")

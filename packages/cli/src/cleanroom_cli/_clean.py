@@ -20,6 +20,7 @@ def clean(kept: bool, dry_run: bool) -> int:
     next run that starts a service cleans up as well; this does it now, and says what there was.
     Runs that are alive are left alone. The exit code is 1 where something could not be removed.
     """
+    from cleanroom._secrets import scrub
     from cleanroom_runtime._runs import known_runs
 
     runs = known_runs()
@@ -30,7 +31,7 @@ def clean(kept: bool, dry_run: bool) -> int:
         _list(run.left())
     for run in preserved:
         click.echo(f"Run {run.id} was kept, with:")
-        _list(run.notes)
+        _list([scrub(note) for note in run.notes])
     alive = [run.id for run in runs if run.state == "alive"]
     if alive:
         click.echo(f"Alive, and left alone: {', '.join(alive)}.")
@@ -45,7 +46,7 @@ def clean(kept: bool, dry_run: bool) -> int:
     return 0 if _sweep(dead) else 1
 
 
-def _list(lines: tuple[str, ...] | list[str]) -> None:
+def _list(lines: list[str]) -> None:
     for line in lines:
         click.echo(f"  {line}")
 
