@@ -1,0 +1,246 @@
+"""The documentation is complete, and what it shows works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from cleanroom import CleanroomError, config, discovery, hooks, spans
+from cleanroom.config import load_config
+from cleanroom_plugin_http import HttpPlugin
+from cleanroom_plugin_postgres import PostgresPlugin
+from cleanroom_plugin_redis import RedisPlugin
+from cleanroom_runtime import BasePlugin, pytest_plugin
+from tests.pages import DOCS, ROOT, Block, blocks, make_project, pages
+
+REFERENCE = DOCS / "reference"
+PAGES = pytest.mark.parametrize(
+    "page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
+)
+
+# --------------------------------------------------------------- what is shown works
+
+
+@PAGES
+def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
+    """Tests, scripts and commands of a page succeed, on processes, warnings being errors."""
+    make_project(page, tmp_path)
+    commands = [command for block in runnable(page, "console") for command in block.commands]
+    to_run = [command for command in commands if not is_checked_only(command)]
+    if not any("pytest" in command for command in to_run) and any(tmp_path.rglob("test_*.py")):
+        to_run.append("pytest")
+    for command in to_run:
+        done = subprocess.run(
+            ["bash", "-euc", command],
+            cwd=tmp_path,
+            env=surroundings(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+
+
+def surroundings() -> dict[str, str]:
+    """The environment variables that a page's commands are run with."""
+    scripts = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTEST_ADDOPTS": "-q -p no:cacheprovider -p no:randomly -W error --rootdir=.",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CLEANROOM_BACKEND": "process",
+    }
+
+
+INSTALL = re.compile(r"(?:\.venv/bin/)?pip install (?P<what>.+)")
+SET_UP = ("python3 -m venv .venv", ". .venv/bin/activate")
+
+
+def is_checked_only(command: str) -> bool:
+    """Whether a command prepares a user's machine: it is not run, but what it installs is there."""
+    if command in SET_UP:
+        return True
+    install = INSTALL.fullmatch(command)
+    if install is None:
+        return False
+    for name, extra in re.findall(r"(cleanroom-[a-z-]+)(?:\[(\w+)\])?", install["what"]):
+        facts = project_of(name)
+        assert not extra or extra in facts.get("optional-dependencies", {}), command
+    return True
+
+
+def project_of(distribution: str) -> dict[str, dict[str, object]]:
+    """The table `[project]` of one of our distributions."""
+    found = ROOT / "packages" / distribution.removeprefix("cleanroom-") / "pyproject.toml"
+    facts: dict[str, dict[str, object]] = tomllib.loads(found.read_text())["project"]
+    return facts
+
+
+def runnable(page: Path, language: str) -> list[Block]:
+    return [block for block in blocks(page) if block.language == language and not block.skip]
+
+
+@PAGES
+def test_declarations_of_a_page_are_right(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a page shows of a `pyproject.toml` can be read, and has no unknown key."""
+    for number, block in enumerate(runnable(page, "toml")):
+        tomllib.loads(block.text)
+        if "[tool.cleanroom" not in block.text:
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text(block.text)
+        for service in load_config(folder):
+            service.check()
+
+
+# ---------------------------------------------------------------- nothing is missing
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def test_every_hook_is_documented() -> None:
+    """The page of hooks names each of them."""
+    named = [name for name in vars(hooks) if hasattr(getattr(hooks, name), "cleanroom_spec")]
+    assert named
+    assert missing(named, page("hooks.md")) == []
+
+
+def test_every_pytest_option_is_documented() -> None:
+    """The page of options names each that the pytest plugin adds."""
+    parser = OptionRecorder()
+    pytest_plugin.pytest_addoption(parser)
+    assert parser.names
+    assert missing(parser.names, page("options.md")) == []
+
+
+class OptionRecorder:
+    """Stands for pytest's parser, which has no public list of its options."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def getgroup(self, *_: str) -> OptionRecorder:
+        return self
+
+    def addoption(self, *names: str, **_: object) -> None:
+        self.names += names
+
+    def addini(self, name: str, *_: object, **__: object) -> None:
+        self.names.append(name)
+
+
+def test_every_fixture_is_documented(pytestconfig: pytest.Config) -> None:
+    """The page of fixtures names each that our packages bring."""
+    fixture_type = type(pytest.fixture(lambda: None))
+    named = [
+        name
+        for module in ("cleanroom_runtime.fixtures", *hooks.fixture_modules())
+        for name, value in vars(sys.modules[module]).items()
+        if isinstance(value, fixture_type)
+    ]
+    assert {"cleanroom_env", "postgres_db", "redis_db", "http_service"} <= set(named)
+    assert missing(named, page("fixtures.md")) == []
+
+
+def test_every_declared_key_is_documented() -> None:
+    """The page of declared services names each key, under its plugin or as one of every service."""
+    general, *parts = re.split(r'^## `plugin = "(\w+)"`$', page("config.md"), flags=re.M)
+    of_plugin = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert missing(config._OWN_KEYS, general) == []
+    for plugin in ("postgres", "redis", "http", "container"):
+        keys = config._option_names(discovery.load_plugin(plugin))
+        assert keys
+        described = of_plugin[plugin] + general
+        if plugin == "container":  # "Every service but `container` also takes:"
+            described = of_plugin[plugin] + general.partition("Every service but `container`")[0]
+        assert missing(keys, described) == []
+
+
+def test_every_environment_variable_is_documented() -> None:
+    """The page of environment variables names each that the code reads or sets."""
+    sources = "\n".join(
+        source.read_text(encoding="utf-8") for source in ROOT.glob("packages/*/src/**/*.py")
+    )
+    named = set(re.findall(r"CLEANROOM_[A-Z][A-Z_]*[A-Z]", sources))
+    assert {"CLEANROOM_BACKEND", "CLEANROOM_CACHE_DIR"} <= named
+    assert missing(named, page("environment.md")) == []
+
+
+def test_every_span_is_documented() -> None:
+    """The page of spans names each, and each attribute that the code sets."""
+    source = Path(spans.__file__).read_text(encoding="utf-8")
+    named = re.findall(r'_span\("([a-z_.]+)"', source)
+    assert len(named) >= 10
+    for module in ROOT.glob("packages/*/src/**/*.py"):
+        named += re.findall(r'span\.set\("([a-z_.]+)"', module.read_text(encoding="utf-8"))
+    assert missing(named, page("spans.md")) == []
+
+
+def test_every_error_is_documented() -> None:
+    """The page of errors names each class of the tree."""
+    named = [kind.__name__ for kind in errors_of(CleanroomError) if kind.__module__ in OURS]
+    assert len(named) >= 9
+    assert missing(named, page("errors.md"), quoted=False) == []
+
+
+OURS = ("cleanroom", "cleanroom._errors")
+
+
+def errors_of(kind: type[CleanroomError]) -> list[type[CleanroomError]]:
+    return [kind, *(error for each in kind.__subclasses__() for error in errors_of(each))]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        PostgresPlugin("documented-db", backend="process"),
+        RedisPlugin("documented-cache", backend="process"),
+        HttpPlugin(
+            "documented-api",
+            command=[sys.executable, "-m", "http.server", "{port}", "--bind", "{host}"],
+            backend="process",
+        ),
+    ],
+    ids=lambda plugin: plugin.plugin_type,
+)
+def test_every_metadata_key_is_documented(
+    plugin: BasePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of metadata names each key that a started service has."""
+    monkeypatch.delenv("CLEANROOM_BACKEND", raising=False)
+    handle = plugin.start()
+    try:
+        assert missing(handle.metadata, page("metadata.md")) == []
+    finally:
+        plugin.stop(handle)
+
+
+def test_every_metadata_key_that_is_written_is_documented() -> None:
+    """The page of metadata names each key that code asks a handle for."""
+    asked = re.compile(r'(?:metadata(?:\.get\(|\[)|\.require\()"([a-z_]+)"')
+    named = {
+        key
+        for source in ROOT.glob("packages/*/src/**/*.py")
+        for key in asked.findall(source.read_text(encoding="utf-8"))
+    }
+    assert {"container_id", "url"} <= named
+    assert missing(named, page("metadata.md")) == []
+
+
+def missing(names: Iterable[str], text: str, *, quoted: bool = True) -> list[str]:
+    """Return which of the names do not stand in a text, in backticks if they are to be quoted."""
+    return [name for name in sorted(set(names)) if (f"`{name}`" if quoted else name) not in text]
