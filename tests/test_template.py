@@ -248,6 +248,9 @@ import socket
 import psycopg
 import pymemcache
 
+from cleanroom import HealthStatus
+from cleanroom_plugin_memcached import MemcachedPlugin
+
 
 def test_all_at_once(memcached_service, postgres_db, redis_db):
     with psycopg.connect(postgres_db.url) as connection:
@@ -265,6 +268,16 @@ def test_declared(cleanroom_env, nginx_service):
     with socket.create_connection((front.host, front.port)) as connection:
         connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
         assert b" 200 OK" in connection.recv(1000)
+
+
+def test_a_server_of_somebody_else(memcached_service, monkeypatch):
+    monkeypatch.delenv("CLEANROOM_BACKEND")
+    plugin = MemcachedPlugin("theirs", url=memcached_service.url)
+    handle = plugin.start()
+    assert (handle.metadata["backend"], handle.port) == ("external", memcached_service.port)
+    assert plugin.health_check(handle) is HealthStatus.HEALTHY
+    plugin.stop(handle)
+    socket.create_connection((memcached_service.host, memcached_service.port)).close()
 '''
 
 
@@ -277,7 +290,7 @@ def test_users_suite(installed: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
         CLEANROOM_BACKEND="process",
     )
-    assert "2 passed" in said
+    assert "3 passed" in said
     assert re.search(r"memcached: process, .*version 1\.\d+", said), said
 
 
