@@ -122,6 +122,9 @@ SHOPS = set()
 def test_the_shop_keeps_its_connections(order, rows, time):
     """Whatever was undone between tests, the connections that the shop has opened stay open."""
     assert order(bread=1).status_code == 201
-    found = rows("SELECT pid FROM pg_stat_activity WHERE application_name = 'shop'")
+    found = rows(
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE application_name = 'shop' AND datname = current_database()"
+    )
     assert SHOPS <= set(found) != set()
     SHOPS.update(found)
