@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cleanroom_runtime import _runs
+from cleanroom_runtime import _line, _runs
 from cleanroom_runtime._run import Run, RunAddress
+from cleanroom_runtime._warden._processes import children_of
 from tests.leftovers import gone_within, is_running, until, warden_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def new_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[NewRun]:
     """Begins runs in a folder of their own, the only one that the command looks at."""
     with tempfile.TemporaryDirectory(prefix="c-", dir="/tmp") as folder:
         root = Path(folder, "runs")
-        monkeypatch.setattr(_runs, "run_roots", lambda: iter([root]))
+        for module in (_runs, _line):  # nor do the runs look at others
+            monkeypatch.setattr(module, "run_roots", lambda: iter([root]))
         runs: list[Run] = []
 
         def new(owner: int | None = None) -> Run:
@@ -41,11 +43,14 @@ def new_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[NewRun]:
         yield new
         for run in runs:
             run.shut_down(kept_too=True)
-            gone_within(5, run.id)
+            gone_within(30, run.id)
 
 
 def kill_warden(run: Run) -> None:
+    """Kill it when what it has started to look for dead runs is through, which would find this."""
     pid = warden_of(run.id)
+    run.request("kept")  # it answers the second request after it has started that
+    until(lambda: not any(map(is_running, children_of(pid))))
     os.kill(pid, signal.SIGKILL)
     until(lambda: not is_running(pid))
     run.disconnect()
@@ -104,4 +109,4 @@ def test_a_kept_run(cli: Cli, new_run: NewRun) -> None:
     run.disconnect()
     said = cli("clean", "--kept")
     assert (said.code, said.out.splitlines()[-1]) == (0, f"Ended run {run.id}.")
-    gone_within(5, run.id)
+    gone_within(30, run.id)
