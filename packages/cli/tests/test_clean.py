@@ -62,6 +62,7 @@ def test_nothing_to_clean_up(cli: Cli, new_run: NewRun) -> None:
     said = cli("clean")
     assert said.code == 0
     assert f"Alive, and left alone: {run.id}.\nThere is nothing to clean up.\n" in said.out
+    assert cli("clean", "--dry-run").out == said.out
     assert run.alive()
 
 

@@ -35,14 +35,14 @@ def clean(kept: bool, dry_run: bool) -> int:
     alive = [run.id for run in runs if run.state == "alive"]
     if alive:
         click.echo(f"Alive, and left alone: {', '.join(alive)}.")
+    if not dead and not preserved:
+        click.echo("There is nothing to clean up.")
     if dry_run:
         return 0
     if preserved and not kept:
         click.echo("Kept runs stay: cleanroom clean --kept ends them.")
     if kept:
         _end(preserved)
-    if not dead and not preserved:
-        click.echo("There is nothing to clean up.")
     return 0 if _sweep(dead) else 1
 
 
