@@ -175,15 +175,17 @@ def test_a_folder_that_cannot_be_written(new: New, tmp_path: Path) -> None:
     assert "the plugin could not be written: " in result.output
 
 
-def test_nothing_is_noted_in_the_users_home(tmp_path: Path) -> None:
-    """Cookiecutter's own settings are not read, and its notes are not left."""
+def test_nothing_is_noted_elsewhere(tmp_path: Path) -> None:
+    """Cookiecutter's own settings are not read; its notes and temporary files are not left."""
     home = tmp_path / "home"
     home.mkdir()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     (home / ".cookiecutterrc").write_text("default_context:\n  license: ISC\n")
     done = subprocess.run(
         [sys.executable, "-m", "cleanroom_cli", "new", "--no-input", *GIVEN, "--author", "Ann"],
         cwd=tmp_path,
-        env={**os.environ, "HOME": str(home)},
+        env={**os.environ, "HOME": str(home), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
     )
@@ -191,6 +193,7 @@ def test_nothing_is_noted_in_the_users_home(tmp_path: Path) -> None:
     licence = tmp_path / "cleanroom-plugin-box" / "LICENSE"
     assert licence.read_text().startswith("MIT License")
     assert [path.name for path in home.iterdir()] == [".cookiecutterrc"]
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ def render(answers: Mapping[str, str], folder: Path) -> Path:
         # Nothing is read from the user's home, and nothing noted there.
         config = Path(scratch, "config.yaml")
         config.write_text(json.dumps({"replay_dir": scratch, "cookiecutters_dir": scratch}))
+        # It leaves a file wherever temporary files are made.
+        usual, tempfile.tempdir = tempfile.tempdir, scratch
         try:
             made: object = cookiecutter(
                 str(template()),
@@ -62,6 +64,8 @@ def render(answers: Mapping[str, str], folder: Path) -> Path:
             )
         except (CookiecutterException, OSError) as exc:
             raise click.ClickException(f"the plugin could not be written: {exc}") from exc
+        finally:
+            tempfile.tempdir = usual
     return Path(str(made))
 
 
