@@ -1,6 +1,6 @@
 """Pages of documentation, and what can be run of them.
 
-Each page is a project: its blocks are put into one folder and run there. What stands behind the
+A page is a project: its blocks are put into one folder and run there. What stands behind the
 language of a block says what it is:
 
 - `file=conftest.py`: the content of this file. Blocks for `pyproject.toml` are joined.
@@ -78,6 +78,7 @@ def make_project(page: Path, folder: Path) -> None:
     Raises:
         ValueError: A file is there twice.
     """
+    place = re.sub(r"\W", "_", str(page.relative_to(ROOT).with_suffix("")))
     scripts: list[str] = []
     for block in blocks(page):
         if block.skip:
@@ -85,19 +86,21 @@ def make_project(page: Path, folder: Path) -> None:
         name = block.file
         if name is None and block.language == "python":
             kind = "test_block" if block.has_tests else "block"
-            name = f"{kind}_{block.line}.py"
+            name = f"{kind}_{place}_{block.line}.py"
             if kind == "block":
                 scripts.append(name)
-        if name is None:
-            continue
-        place = folder / name
-        if place.exists() and name != "pyproject.toml":
-            raise ValueError(f"{page}:{block.line}: {name} is there already")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("a", encoding="utf-8") as file:
-            file.write(block.text)
+        if name is not None:
+            _write(folder / name, block.text)
     if scripts:
-        (folder / "test_scripts.py").write_text(_RUN_SCRIPTS.format(scripts=scripts))
+        _write(folder / f"test_scripts_{place}.py", _RUN_SCRIPTS.format(scripts=scripts))
+
+
+def _write(file: Path, text: str) -> None:
+    if file.exists() and file.name != "pyproject.toml":
+        raise ValueError(f"{file.name} is there already")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(text)
 
 
 _RUN_SCRIPTS = """\

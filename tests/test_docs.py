@@ -28,39 +28,23 @@ PAGES = pytest.mark.parametrize(
 # --------------------------------------------------------------- what is shown works
 
 
-@PAGES
-def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
-    """Tests, scripts and commands of a page succeed, on processes, warnings being errors."""
-    make_project(page, tmp_path)
+def of_its_own(page: Path) -> bool:
+    """Whether a page has files or commands that are no other page's."""
+    named = any(block.file and not block.skip for block in blocks(page))
+    return named or any(command not in PLAIN for command in commands_of(page))
+
+
+def commands_of(page: Path) -> list[str]:
+    """The commands of a page, each once, but those that prepare a user's machine."""
     commands = [command for block in runnable(page, "console") for command in block.commands]
-    to_run = [command for command in commands if not is_checked_only(command)]
-    if not any("pytest" in command for command in to_run) and any(tmp_path.rglob("test_*.py")):
-        to_run.append("pytest")
-    for command in to_run:
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            cwd=tmp_path,
-            env=surroundings(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return [command for command in dict.fromkeys(commands) if not is_checked_only(command)]
 
 
-def surroundings() -> dict[str, str]:
-    """The environment variables that a page's commands are run with."""
-    scripts = Path(sys.executable).parent
-    return {
-        **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-        "PYTEST_ADDOPTS": "-q -p no:cacheprovider -p no:randomly -W error --rootdir=.",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "CLEANROOM_BACKEND": "process",
-    }
+def runnable(page: Path, language: str) -> list[Block]:
+    return [block for block in blocks(page) if block.language == language and not block.skip]
 
 
+PLAIN = ("pytest", "CLEANROOM_BACKEND=process pytest")
 INSTALL = re.compile(r"(?:\.venv/bin/)?pip install (?P<what>.+)")
 SET_UP = ("python3 -m venv .venv", ". .venv/bin/activate")
 
@@ -85,8 +69,58 @@ def project_of(distribution: str) -> dict[str, dict[str, object]]:
     return facts
 
 
-def runnable(page: Path, language: str) -> list[Block]:
-    return [block for block in blocks(page) if block.language == language and not block.skip]
+ALONE = [page for page in pages() if of_its_own(page)]
+
+
+@pytest.mark.parametrize("page", ALONE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_with_a_project_of_its_own_works(page: Path, tmp_path: Path) -> None:
+    """Tests, scripts and commands of a page succeed, warnings being errors."""
+    make_project(page, tmp_path)
+    commands = commands_of(page)
+    with_pytest = [command for command in commands if "pytest" in command and command != "pytest"]
+    if with_pytest:  # ... collects what `pytest` alone would.
+        commands = [command for command in commands if command != "pytest"]
+    elif "pytest" not in commands and any(tmp_path.rglob("test_*.py")):
+        commands.append("pytest")
+    for command in commands:
+        run(command, tmp_path)
+
+
+def test_other_pages_work(tmp_path: Path) -> None:
+    """The tests and scripts of all other pages succeed, in one project without any files."""
+    others = [page for page in pages() if page not in ALONE]
+    for page in others:
+        make_project(page, tmp_path)
+    assert len(list(tmp_path.glob("test_*.py"))) > 10
+    run("pytest", tmp_path)
+
+
+def run(command: str, folder: Path) -> None:
+    """Run a command as a user would who has everything installed."""
+    done = subprocess.run(
+        ["bash", "-euc", command],
+        cwd=folder,
+        env=surroundings(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+
+
+def surroundings() -> dict[str, str]:
+    """The environment variables that a page's commands are run with."""
+    scripts = Path(sys.executable).parent
+    # What is not needed is not loaded: it would take longer than most of the tests.
+    names = ("cacheprovider", "randomly", "valkey", "asyncio", "anyio", "sybil", "Faker")
+    switched_off = " ".join(f"-p no:{name}" for name in names)
+    return {
+        **{name: value for name, value in os.environ.items() if name != "CLEANROOM_BACKEND"},
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTEST_ADDOPTS": f"-q -W error --rootdir=. {switched_off}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 @PAGES
