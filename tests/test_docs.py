@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,15 @@ def test_other_pages_work(tmp_path: Path) -> None:
         make_project(page, tmp_path)
     assert len(list(tmp_path.glob("test_*.py"))) > 10
     run("pytest", tmp_path)
+
+
+def test_the_test_that_the_tutorial_writes_passes(tmp_path: Path) -> None:
+    """What the page of the example shop lets a newcomer write passes in that suite."""
+    shop = tmp_path / "shop"
+    shutil.copytree(ROOT / "examples" / "shop", shop)
+    (block,) = (block for block in blocks(shop / "README.md") if block.has_tests)
+    (shop / "tests" / "test_mine.py").write_text(block.text)
+    run("CLEANROOM_BACKEND=process PYTHONPATH=. pytest tests/test_mine.py", shop)
 
 
 def run(command: str, folder: Path) -> None:
