@@ -15,6 +15,7 @@ html_theme_options = {"navigation_with_keys": True}
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
