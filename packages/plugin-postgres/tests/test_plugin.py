@@ -75,7 +75,6 @@ def test_passwords_are_random() -> None:
         ("name", {"name": "1st"}),
         ("name", {"name": "with space"}),
         ("name", {"name": "a" * 64}),
-        ("name", {"name": None}),
         ("image", {"image": ""}),
         ("image", {"image": "Postgres:15"}),
         ("image", {"image": "postgres:"}),

@@ -157,7 +157,7 @@ def test_an_interrupted_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         patch.setattr(_line.Line, "receive", lambda _line: _interrupt())
         with pytest.raises(KeyboardInterrupt):
             finish()
-    assert run.request("kept") == {"ok": True, "notes": []}
+    assert run.request("kept") == {"ok": True, "notes": [], "over": False}
     assert run.request("claim", key="key")["granted"]
 
 
