@@ -15,6 +15,7 @@ import pytest
 
 from cleanroom import CleanroomError, HealthStatus, ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import PostgresPlugin
+from cleanroom_runtime import current_run
 from tests.grounds import Ground, Server
 
 Start = Callable[[PostgresPlugin], ServiceHandle]
@@ -187,6 +188,7 @@ def test_a_server_that_has_gone(process_ground: Ground) -> None:
     assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
     with pytest.raises(ServiceError, match="cannot be used"):
         plugin.stop(handle)
+    current_run().request("stop", id=handle.id)  # else later runs would try again
 
 
 KILLED = """

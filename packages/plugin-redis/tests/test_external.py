@@ -20,6 +20,7 @@ from redis.retry import Retry
 from cleanroom import HealthStatus, ServiceError, StartTimeoutError, ValidationError
 from cleanroom_plugin_redis import RedisPlugin
 from cleanroom_plugin_redis._external import LEASES
+from cleanroom_runtime import current_run
 from tests.leftovers import gone_within, until
 from tests.redis_grounds import Foreign, Start
 
@@ -332,6 +333,7 @@ def test_a_server_that_is_gone_when_the_run_ends(foreign: Foreign) -> None:
     assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
     with pytest.raises(ServiceError, match="cannot be reached"):
         plugin.stop(handle)
+    current_run().request("stop", id=handle.id)  # else later runs would try again
 
 
 # ---------------------------------------------------------------------------- URLs

@@ -581,6 +581,18 @@ def test_keep(run: Run, client: Callable[..., Client]) -> None:
     gone_within(BOUND, run.id)
 
 
+def test_a_helper_of_a_service_that_is_gone(run: Run, tmp_path: Path) -> None:
+    """It is not run: what it was to remove has been removed when its service was stopped."""
+    ran = tmp_path / "ran"
+    service_id = run.new_service_id()
+    helper = {"argv": [sys.executable, "-c", f"open({str(ran)!r}, 'w')"]}
+    run.request("register", id=service_id, helper=helper)
+    run.request("stop", id=service_id)
+    run.shut_down()
+    gone_within(BOUND, run.id)
+    assert not ran.exists()
+
+
 def test_a_helper_is_run_at_the_end(run: Run, tmp_path: Path) -> None:
     """A command that was registered runs when the run ends, with its input and environment."""
     script = "import os, sys; open(os.environ['TO'], 'w').write(sys.stdin.read())"

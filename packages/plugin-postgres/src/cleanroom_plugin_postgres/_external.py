@@ -36,6 +36,7 @@ def attach(url: str, service_id: str, database_name: str, service: str) -> dict[
     metadata["maintenance_database"] = server["database_name"]
     current_run().request(
         "register",
+        id=service_id,
         helper={
             "argv": [sys.executable, "-m", "cleanroom_plugin_postgres._external"],
             "input": ServiceHandle(service_id, service, metadata).to_json(),

@@ -160,7 +160,7 @@ class _Pool:
     def _register(self) -> str:
         argv = [sys.executable, "-m", "cleanroom_plugin_redis._external"]
         helper = {"argv": argv, "input": self._handle.to_json()}
-        run_of(self._handle.id).request("register", helper=helper)
+        run_of(self._handle.id).request("register", id=self._handle.id, helper=helper)
         return ""
 
 

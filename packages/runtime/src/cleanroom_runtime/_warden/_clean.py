@@ -50,11 +50,11 @@ class Cleaner:
         self._run_id = run_id
         self.failures: list[str] = []
         self._engines: dict[str, set[str]] = {}  # engine: services that may come to be there
-        absent = {record["absent"] for record in records if "absent" in record}
+        self._absent = {record["absent"] for record in records if "absent" in record}
         for record in records:
             if "engine" in record:
                 awaited = self._engines.setdefault(json.dumps(record["engine"]), set())
-                if "service" in record and record["service"] not in absent:
+                if "service" in record and record["service"] not in self._absent:
                     awaited.add(record["service"])
 
     def end_processes(self) -> None:
@@ -83,7 +83,7 @@ class Cleaner:
     def run_helpers(self) -> None:
         """Run the commands that remove what this process cannot reach by itself."""
         for record in reversed(self._records):
-            if "helper" in record:
+            if "helper" in record and record.get("service") not in self._absent:
                 with self._noting("a helper"):
                     _run_helper(record["helper"])
 

@@ -7,8 +7,9 @@ A record has one of these keys:
 - `directory`: a path
 - `engine`: a container engine, see `_engine_api`; with the id of the `service` to be created there,
   or of a network for services
-- `absent`: id of a service that has no container any more, and will have none
-- `helper`: a command that removes what only it knows how to remove: `argv`, `input`, `env`
+- `helper`: a command that removes what only it knows how to remove (`argv`, `input`, `env`); with
+  the id of the `service` that it does this for, where it is for one
+- `absent`: id of a service of which nothing is left, and nothing will come
 - `failed`: a clean-up that did not get through, and why
 """
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OWNER_GRACE = 2.0
 """Seconds the workers of a run keep their services after the process that began it is gone."""
 
-SWEEPER_GRACE = 2.0
+SWEEPER_GRACE = 1.0
 """Seconds the warden waits at its end for what cleans up after earlier runs."""
 
 
@@ -191,7 +191,7 @@ class Warden:
 
     def _on_register(self, connection: Connection, request: Request) -> None:
         """Note something the client is about to make: a service, an engine, a helper to run."""
-        service = {"service": request["id"]} if "id" in request and "engine" in request else {}
+        service = {"service": request["id"]} if "id" in request else {}
         for kind in ("engine", "helper", "directory"):
             if kind in request:
                 self._journal.add({kind: request[kind], **service})
