@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,15 +80,21 @@ def run(
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        hung = threading.Event()
+        # Not wait(timeout), which looks every 50 ms only.
+        watchdog = threading.Timer(timeout, lambda: (hung.set(), process.kill()))
+        watchdog.start()
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            _kill(process, others)
-            raise BenchmarkError(f"{command[0]} hung for {timeout:.0f} s") from error
+            code = process.wait()
         except BaseException:
             _kill(process, others)
             raise
+        finally:
+            watchdog.cancel()
         ended = time.perf_counter()
+        if hung.is_set():
+            _kill(process, others)
+            raise BenchmarkError(f"{command[0]} hung for {timeout:.0f} s")
         gone_after = _await_descendants(others, ended)
         output.seek(0)
         text = output.read()

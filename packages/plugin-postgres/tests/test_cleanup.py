@@ -354,51 +354,61 @@ def test_kill_while_the_cache_is_filled(process_suite: Suite, tmp_path: Path) ->
     """When the session is killed while it fills the cache, nothing half made is left there."""
     cache = tmp_path / "cache"
     process_suite.environment["CLEANROOM_CACHE_DIR"] = str(cache)
-    process_suite.write(f"""
-        import pathlib, shutil
+    process_suite.write("""
+        from cleanroom_runtime._warden import _pack
 
         def test_fill(monkeypatch, request):
-            copy = shutil.copy2
+            append = _pack._append
 
-            def copy_and_stop(source, target, **options):
-                copy(source, target, **options)
-                if {str(cache)!r} in str(target):
-                    request.getfixturevalue("told")("go on")
+            def append_and_stop(*arguments):
+                append(*arguments)
+                request.getfixturevalue("told")("go on")
 
-            monkeypatch.setattr(shutil, "copy2", copy_and_stop)
-            monkeypatch.setattr(shutil.copytree, "__defaults__", tuple(
-                copy_and_stop if each is copy else each for each in shutil.copytree.__defaults__))
+            monkeypatch.setattr(_pack, "_append", append_and_stop)
             request.getfixturevalue("postgres_service")
     """)
     session = process_suite.start()
     run_id = process_suite.run_id()
-    until(lambda: list(cache.glob("postgres/*/new-*/*")))
+    until(lambda: list(cache.glob("postgres/*/new-*")))
     session.kill()
     gone_within(BOUND, run_id)
     until(lambda: not list(cache.glob("postgres/*/new-*")), BOUND)
-    assert not list(cache.glob("postgres/*/content"))
+    assert not list(cache.glob("postgres/*/content.pack"))
     assert_it_works_now(process_suite)
-    assert len(list(cache.glob("postgres/*/content/PG_VERSION"))) == 1
+    assert len(list(cache.glob("postgres/*/content.pack"))) == 1
 
 
 def test_kill_while_the_data_is_copied(process_suite: Suite, tmp_path: Path) -> None:
     """When the session is killed while the data directory is copied, the copy goes too."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    slow = programs / "cp"
-    slow.write_text('#!/bin/sh\n/bin/cp "$@"\nwhile :; do sleep 0.1; done\n')
-    slow.chmod(0o755)
-    path = process_suite.environment["PATH"]
-    process_suite.environment["PATH"] = f"{programs}:{path}"
-    process_suite.write(HOLDS)
+    cache = tmp_path / "cache"
+    process_suite.environment["CLEANROOM_CACHE_DIR"] = str(cache)
+    assert_it_works_now(process_suite)
+    (prepared,) = cache.glob("postgres/*/content.pack")
+    content = prepared.read_bytes()
+    with_many_files(prepared, 1_000_000)
+    for file in process_suite.folder.glob("*.said"):
+        file.unlink()
     session = process_suite.start()
     run_id = process_suite.run_id()
-    until(lambda: any(str(slow) in command(pid) for pid in alive(processes_of(run_id))))
     until(lambda: any(data_of(run_id)))
     session.kill()
     gone_within(BOUND, run_id)
-    process_suite.environment["PATH"] = path
+    prepared.write_bytes(content)
     assert_it_works_now(process_suite)
+
+
+def with_many_files(prepared: Path, number: int) -> None:
+    """Add empty files to a pack, so that copying it takes seconds."""
+    content = prepared.read_bytes()
+    head, listed = content.split(b"\n", 1)
+    length, whole = map(int, head.split()[3:])
+    folders, files, links = json.loads(listed[:length])
+    folders.append(("many", 0o700))
+    files += [(f"many/{each}", 0, 0o600) for each in range(number)]
+    longer = json.dumps([folders, files, links]).encode()
+    whole += len(longer) - length
+    first = b"%s %012d %016d\n" % (b" ".join(head.split()[:3]), len(longer), whole)
+    prepared.write_bytes(first + longer + listed[length:])
 
 
 def data_of(run_id: str) -> list[Path]:

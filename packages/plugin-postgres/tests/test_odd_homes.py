@@ -204,7 +204,7 @@ def test_the_cache_is_used_by_copies(in_container: Callable[..., Outcome]) -> No
                 for _ in range(2):
                     plugin = PostgresPlugin()
                     plugin.stop(plugin.start())
-                content = pathlib.Path("/root/.cache/cleanroom/postgres").glob("*/content")
+                content = pathlib.Path("/root/.cache/cleanroom/postgres").glob("*/content.pack")
                 assert len(list(content)) == 1
         """,
     )
@@ -296,7 +296,7 @@ def test_copies_where_no_programs_run(in_container: Callable[..., Outcome]) -> N
     assert outcome.left == []
 
 
-@pytest.mark.parametrize("size", ["1m", "16m", "45m"])
+@pytest.mark.parametrize("size", ["1m", "16m", "24m"])
 def test_a_full_disk(in_container: Callable[..., Outcome], size: str) -> None:
     """A disk that is full is an error that says so, and nothing is left on it."""
     outcome = in_container(tmpfs={"/tmp": f"size={size},mode=1777"})

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cleanroom_runtime import Workspace, _cache, cached_directory
 from cleanroom_runtime._run import Run, RunAddress, join_run, joined_run, leave_run
+from cleanroom_runtime._warden import _pack
 
 FACTS = {"version": "1"}
 
@@ -55,13 +59,21 @@ class Build:
 
     def __call__(self, directory: Path) -> None:
         self.count += 1
-        (directory / "below").mkdir()
+        (directory / "below").mkdir(mode=0o755)
         (directory / "below" / "file").write_text("content")
         (directory / "link").symlink_to("below/file")
 
 
-def is_whole(directory: Path) -> bool:
-    return (directory / "link").is_symlink() and (directory / "link").read_text() == "content"
+def is_whole(prepared: Path) -> bool:
+    """Whether a copy of what was prepared has all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        if prepared.is_dir():
+            shutil.copytree(prepared, copy, symlinks=True)
+        else:
+            _pack.unpack(str(prepared), str(copy))
+        assert (copy / "below").stat().st_mode & 0o777 == 0o755
+        return (copy / "link").is_symlink() and (copy / "link").read_text() == "content"
 
 
 def test_made_once(cache: Path, workspaces: Callable[[], Workspace]) -> None:
@@ -123,17 +135,29 @@ def test_a_failing_build(cache: Path, workspaces: Callable[[], Workspace]) -> No
 
     with pytest.raises(RuntimeError, match="broken"):
         cached_directory("kind", FACTS, fail, workspaces())
-    assert not list(cache.rglob("content"))
+    assert not list(cache.rglob("content.pack"))
     assert is_whole(cached_directory("kind", FACTS, Build(), workspaces()))
 
 
 def test_what_a_killed_one_left(cache: Path, workspaces: Callable[[], Workspace]) -> None:
     """What one left that was killed while it filled the cache is removed by the next."""
     left = cache / "kind" / _cache.fingerprint(FACTS) / "new-1234"
-    left.mkdir(parents=True)
-    (left / "half").touch()
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
     assert is_whole(cached_directory("kind", FACTS, Build(), workspaces()))
     assert not left.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut short", "grown", "empty", "something else"])
+def test_damaged(damage: str, cache: Path, workspaces: Callable[[], Workspace]) -> None:
+    """What is not whole any more is made again, and not served."""
+    build = Build()
+    prepared = cached_directory("kind", FACTS, build, workspaces())
+    content = prepared.read_bytes()
+    damaged = {"cut short": content[:-1], "grown": content + b"x", "empty": b""}
+    prepared.write_bytes(damaged.get(damage, b"x" * len(content)))
+    assert is_whole(cached_directory("kind", FACTS, build, workspaces()))
+    assert build.count == 2
 
 
 def test_a_full_disk(
@@ -167,16 +191,21 @@ def test_without_a_cache(
     monkeypatch.delenv("CLEANROOM_CACHE_DIR", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
-    def refuse(path: Path) -> bool:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.is_relative_to(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *arguments, **options)
 
     if why == "no home":
         monkeypatch.setattr(Path, "home", _no_home)
     else:
         monkeypatch.setenv("HOME", str(tmp_path))
-        (tmp_path / ".cache").touch()
         if why == "somebody else's":
-            monkeypatch.setattr(Path, "is_dir", refuse)
+            monkeypatch.setattr(Path, "mkdir", refuse)
+        else:
+            (tmp_path / ".cache").touch()
     build, workspace = Build(), workspaces()
     directory = cached_directory("kind", FACTS, build, workspace)
     assert directory == Path(f"{workspace.directory}-new")

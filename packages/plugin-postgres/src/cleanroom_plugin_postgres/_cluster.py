@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +38,13 @@ _SMALL_SETTINGS: Mapping[str, str] = {
 }
 """Settings that make a process start quickly and leave nothing outside its data directory."""
 
-_QUICK_LOGINS: Mapping[str, str] = {"scram_iterations": "1"}
-"""From version 16 on: a random password on a loopback address need not be slow to guess."""
+_MAP = re.compile(r"[0-9]+_(fsm|vm)")
+
+_SINCE: Mapping[int, Mapping[str, str]] = {
+    16: {"scram_iterations": "1"},  # a random password on a loopback address need not be slow
+    18: {"io_method": "sync"},  # what is read is in memory
+}
+"""Further ones, by the major version that brought them."""
 
 
 class Cluster(NamedTuple):
@@ -77,7 +83,7 @@ def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) ->
     settings = {
         **THROW_AWAY_SETTINGS,
         **_SMALL_SETTINGS,
-        **(_QUICK_LOGINS if int(server.major) >= 16 else {}),
+        **_brought_by(int(server.major)),
         **cluster.settings,
         "listen_addresses": "127.0.0.1",
         "port": str(workspace.port),
@@ -90,6 +96,15 @@ def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) ->
         stop_signal="SIGQUIT",
         setup=lambda endpoint, timeout: _set_password(cluster, endpoint, timeout),
     )
+
+
+def _brought_by(major: int) -> dict[str, str]:
+    return {
+        key: value
+        for since, brought in _SINCE.items()
+        if major >= since
+        for key, value in brought.items()
+    }
 
 
 def as_arguments(settings: Mapping[str, str]) -> list[str]:
@@ -109,7 +124,7 @@ def _facts(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
-        "layout": "1",
+        "layout": "2",
     }
 
 
@@ -123,7 +138,7 @@ def _initialise(
         [
             str(initdb), "-D", str(directory), "--username", cluster.username,
             f"--auth-host={cluster.host_auth}", "--encoding=UTF8", "--locale=C.UTF-8",
-            "--lc-messages=C", "--no-sync", *shlex.split(cluster.initdb_args),
+            "--lc-messages=C", "--no-sync", "--wal-segsize=1", *shlex.split(cluster.initdb_args),
             "--auth-local=trust",  # last, as the private socket is how the password is set
         ],
         timeout=cluster.timeout,
@@ -136,6 +151,21 @@ def _initialise(
             f'CREATE DATABASE "{quoted}"\n',
             timeout=cluster.timeout,
         )
+    _slim(cluster, server, workspace, directory)
+
+
+def _slim(cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path) -> None:
+    """Remove from a data directory what a start only copies: old log, and maps of free space.
+
+    The server does without a free space map and a visibility map, and makes them anew when it
+    vacuums ("Database Physical Storage" in PostgreSQL's manual).
+    """
+    reset = server.executable.parent / "pg_resetwal"
+    if reset.exists():
+        _run(workspace, [str(reset), "-D", str(directory)], timeout=cluster.timeout)
+    for file in directory.rglob("*_*"):
+        if _MAP.fullmatch(file.name):
+            file.unlink()
 
 
 def _run(workspace: Workspace, command: list[str], text: str = "", *, timeout: float) -> None:

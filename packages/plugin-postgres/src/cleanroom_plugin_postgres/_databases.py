@@ -190,6 +190,11 @@ def free(connection: Connection, name: str) -> None:
     )
 
 
+def shut_out(name: str) -> list[str]:
+    """Return the statements by which nobody can connect to a database any more."""
+    return [f"ALTER DATABASE {quote(name)} WITH ALLOW_CONNECTIONS false"]
+
+
 def end_sessions(connection: Connection, name: str) -> int:
     """End every session in a database and return how many there were."""
     ended = connection.execute(

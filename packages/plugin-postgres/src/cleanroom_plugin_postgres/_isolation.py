@@ -9,21 +9,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import _databases
+from cleanroom_plugin_postgres import _databases, _origin
 from cleanroom_plugin_postgres._aside import copy_content
 from cleanroom_plugin_postgres._client import make_url
-from cleanroom_plugin_postgres._origin import NotUndoableError, TemplateChangedError
 from cleanroom_plugin_postgres._server import Server
+from cleanroom_plugin_postgres._spares import Spares
 from cleanroom_plugin_postgres._state import Shared, differences
-from cleanroom_plugin_postgres._undo import Baseline, mark, take_baseline
+from cleanroom_plugin_postgres._undo import Baseline, Session, mark, take_baseline
 from cleanroom_plugin_postgres._wal import FIRST_VERSION
 from cleanroom_runtime import Replaced, run_of
-
-if TYPE_CHECKING:
-    from cleanroom_plugin_postgres._client import Connection
 
 _MOST_DATABASES = 1000
 
@@ -41,7 +37,7 @@ class Slot:
         name: The database's name. No other process has it.
         template: What the database was cloned from; `None` while there is none.
         baseline: Its last clean state; `None` where it cannot be told.
-        connection: Ours to the database, to undo with.
+        session: Ours in the database, to undo with.
         shared: What all databases shared when it was leased.
     """
 
@@ -49,14 +45,14 @@ class Slot:
     name: str
     template: str | None = None
     baseline: Baseline | None = None
-    connection: Connection | None = None
+    session: Session | None = None
     shared: Shared = field(default_factory=dict[str, str])
 
     def disconnect(self) -> None:
-        """Close our own connection to the database."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        """Close our own session in the database."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
 
 
 @contextmanager
@@ -125,6 +121,7 @@ class _Pool:
         self._free: list[Slot] = []
         self._kept = 0
         self._server: Server | None = None
+        self._spares = Spares(handle.metadata)
 
     def take(self, template: str) -> Slot:
         """Return a slot with a clean clone of the template."""
@@ -189,6 +186,7 @@ class _Pool:
         with self._lock:
             for slot in self._slots:
                 slot.disconnect()
+            self._spares.close()
             if self._server is not None:
                 self._server.admin.close()
 
@@ -210,20 +208,24 @@ class _Pool:
 
     def _renew(self, slot: Slot, template: str) -> None:
         """Make what stands under the slot's name a clean clone of the template."""
-        reason = None
+        why: _origin.NotUndoableError | None = None
         if slot.template == template:
-            reason = self._undo_in_place(slot, template)
-            if reason is None:
+            why = self._undo_in_place(slot, template)
+            if why is None:
                 return
         elif slot.template is not None:
-            reason = "another template was asked for"
+            why = _origin.NotUndoableError("another template was asked for")
         begun = time.perf_counter()
+        if not isinstance(why, _origin.SchemaChangedError):
+            self._spares.forget(slot.name)  # which may be a clone of another template by now
         self._replace(slot, template)
-        if reason is not None:
+        if why is not None:
+            if slot.baseline is not None:
+                self._spares.order(slot.name, template)
             cost = Replaced(1, time.perf_counter() - begun)
-            self.replaced[reason] = self.replaced.get(reason, Replaced(0, 0.0)) + cost
+            self.replaced[str(why)] = self.replaced.get(str(why), Replaced(0, 0.0)) + cost
 
-    def _undo_in_place(self, slot: Slot, template: str) -> str | None:
+    def _undo_in_place(self, slot: Slot, template: str) -> _origin.NotUndoableError | None:
         """Undo what was written since the last clean state.
 
         Returns:
@@ -236,22 +238,22 @@ class _Pool:
             try:
                 undo = server.undo(template, slot.name)
                 if undo is None or slot.baseline is None:
-                    return "this server cannot tell what was written"
-                if slot.connection is None or slot.connection.closed:
-                    slot.connection = server.connect_to_undo(slot.name)
-                slot.baseline = undo.undo(slot.name, slot.baseline, slot.connection)
-            except TemplateChangedError as exc:
+                    return _origin.NotUndoableError("this server cannot tell what was written")
+                if slot.session is None:
+                    slot.session = Session(lambda: self._own.connect_to_undo(slot.name))
+                slot.baseline = undo.undo(slot.name, slot.baseline, slot.session)
+            except _origin.TemplateChangedError as exc:
                 server.forget(template)
-                return str(exc)
-            except NotUndoableError as exc:
-                return str(exc)
+                return exc
+            except _origin.NotUndoableError as exc:
+                return exc
             except psycopg.Error as exc:
                 # A test may have ended all sessions but its own, and ours with them.
-                lost = server.admin.closed or slot.connection is None or slot.connection.closed
+                lost = server.admin.closed or slot.session is None or slot.session.lost
                 server = self._own
                 slot.disconnect()
                 if is_last or not lost:
-                    return f"undoing failed: {str(exc).splitlines()[0]}"
+                    return _origin.NotUndoableError(f"undoing failed: {str(exc).splitlines()[0]}")
             else:
                 return None
         return None
@@ -261,10 +263,11 @@ class _Pool:
         slot.disconnect()
         slot.template = slot.baseline = None
         server = self._own
-        _databases.drop(server.admin, slot.name)
         tells = server.admin.info.server_version >= FIRST_VERSION
         before = mark(server.admin) if tells else None
-        _databases.clone(server.admin, template, slot.name)
+        if not self._spares.put(server.admin, slot.name, template):
+            _databases.drop(server.admin, slot.name)
+            _databases.clone(server.admin, template, slot.name)
         if before:
             slot.baseline = take_baseline(server.reader, slot.name, template, before)
         slot.template = template

@@ -21,6 +21,10 @@ class NotUndoableError(Exception):
     """The database has to be replaced; the message says why."""
 
 
+class SchemaChangedError(NotUndoableError):
+    """So it has, and it is certain that the template is as it was."""
+
+
 class TemplateChangedError(NotUndoableError):
     """So it has, and what was known of the template does not hold any more."""
 

@@ -241,8 +241,11 @@ class PostgresPlugin(BasePlugin):
     # -- what is asked of it
 
     def warm_up(self) -> None:
-        """Import psycopg while the server starts."""
+        """Import psycopg, and what isolates, while the server starts."""
         _client.load_psycopg()
+        from cleanroom_plugin_postgres import (
+            _isolation,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        )
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask `SELECT 1`, authenticated, over the address that tests use."""
@@ -251,13 +254,15 @@ class PostgresPlugin(BasePlugin):
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Run init scripts and migration; what they made is the template of isolated databases."""
         from cleanroom_plugin_postgres._databases import seal_as_template
-        from cleanroom_plugin_postgres._migrate import migrate_service, run_scripts
 
         with _client.connect(handle.metadata) as connection:
             added = {"version": _client.server_version(connection)}
-        run_scripts(handle, self._scripts)
-        if self._migration:
-            migrate_service(handle, *self._migration)
+        if self._scripts or self._migration:  # what they need takes long to import
+            from cleanroom_plugin_postgres._migrate import migrate_service, run_scripts
+
+            run_scripts(handle, self._scripts)
+            if self._migration:
+                migrate_service(handle, *self._migration)
         if self._scripts or self._migration or handle.metadata["backend"] == "container":
             added["template"] = seal_as_template(handle)
         return added

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from cleanroom_plugin_postgres._content import Content, Relation, Sequence
 from cleanroom_plugin_postgres._databases import literal, run_all
-from cleanroom_plugin_postgres._origin import NotUndoableError, Origin, TemplateChangedError
+from cleanroom_plugin_postgres._origin import (
+    NotUndoableError,
+    Origin,
+    SchemaChangedError,
+    TemplateChangedError,
+)
 from cleanroom_plugin_postgres._wal import CATALOGUE_MAP, TEMPLATE, UNTOLD, Writes
 
 if TYPE_CHECKING:
@@ -20,12 +25,16 @@ _OF_CATALOGUES = "pg_catalog."
 
 
 def put_back(
-    connection: Connection, content: Content, origin: Origin, writes: Writes, since: int | None
+    connect: Callable[[], Connection],
+    content: Content,
+    origin: Origin,
+    writes: Writes,
+    since: int | None,
 ) -> str:
     """Put back what was written to, in one transaction.
 
     Args:
-        connection: To the database.
+        connect: Returns a connection to the database. Not called where nothing can be put back.
         content: What is in the template.
         origin: Knows its rows.
         writes: What was written to, and how.
@@ -53,6 +62,7 @@ def put_back(
             steps.append(_delete(relation, since if added_only else None))
             if relation.size and not added_only:
                 copies.append(origin.copy_in(relation))
+    connection = connect()
     for statement, rows in copies:
         run_all(connection, steps)
         steps.clear()
@@ -81,7 +91,7 @@ def _sorted(content: Content, writes: Writes) -> list[tuple[Relation, frozenset[
         elif relation.kind != "derived":
             touched.append((relation, kinds))
     if catalogues or is_rewritten:
-        raise NotUndoableError(_what_happened(catalogues))
+        raise SchemaChangedError(_what_happened(catalogues))
     for relation, _ in touched:
         if relation.problem:
             raise NotUndoableError(f"{relation.name} {relation.problem}")

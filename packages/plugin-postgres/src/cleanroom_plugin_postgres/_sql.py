@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from cleanroom import ServiceError
 
@@ -96,21 +97,26 @@ class _Lexis:
     """
 
     def __init__(self, escape_prefix: str) -> None:
-        blank = r"[ \t\r\n\f\v]++ | --[^\r\n]*+"
-        string = rf"""{escape_prefix}{_CONTINUED} | '[^']*+(?:'|\Z) | "[^"]*+(?:"|\Z)"""
+        self._blank = r"[ \t\r\n\f\v]++ | --[^\r\n]*+"
+        self._string = rf"""{escape_prefix}{_CONTINUED} | '[^']*+(?:'|\Z) | "[^"]*+(?:"|\Z)"""
         # Letters right after a number belong to it.
-        word = rf"[0-9]*+[{_WORD_START}][$0-9{_WORD_START}]*+ | [0-9]++"
-        rest = rf"""
+        self._word = rf"[0-9]*+[{_WORD_START}][$0-9{_WORD_START}]*+ | [0-9]++"
+        self._rest = rf"""
           | (?P<comment> /\* )
-          | (?P<string> {string} )
+          | (?P<string> {self._string} )
           | (?P<dollar> \$(?:[{_WORD_START}][0-9{_WORD_START}]*+)?\$ )
-          | (?P<word> {word} )
+          | (?P<word> {self._word} )
           | (?P<symbol> . )
         """
-        flags = re.DOTALL | re.VERBOSE
-        self.token = re.compile(rf"(?P<blank> {blank} ) {rest}", flags)
-        hop = rf"(?P<blank> (?: {blank} | {string} | {word} | [.,=] )++ ) {rest}"
-        self.hop = re.compile(hop, flags)
+
+    @cached_property  # compiling takes longer than splitting most scripts
+    def token(self) -> re.Pattern[str]:
+        return re.compile(rf"(?P<blank> {self._blank} ) {self._rest}", re.DOTALL | re.VERBOSE)
+
+    @cached_property
+    def hop(self) -> re.Pattern[str]:
+        blank = rf"(?P<blank> (?: {self._blank} | {self._string} | {self._word} | [.,=] )++ )"
+        return re.compile(f"{blank} {self._rest}", re.DOTALL | re.VERBOSE)
 
 
 _LEXIS = _Lexis("[eE]")

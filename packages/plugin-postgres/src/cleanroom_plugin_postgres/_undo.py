@@ -8,7 +8,7 @@ and so is whatever fails here: undoing never guesses.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,41 @@ def take_baseline(
     return Baseline(state.oid, state.template, *before, state.belongings, shared)
 
 
+class Session:
+    """Our session in a database, opened when it is first needed.
+
+    Args:
+        connect: Opens a connection to the database.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was opened, and somebody else has ended it."""
+        return self._connection is not None and self._connection.closed
+
+    def opened(self) -> Connection:
+        """Return its connection."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def pids(self) -> list[int]:
+        """Return the server's process id of it, if it is open."""
+        if self._connection is None or self._connection.closed:
+            return []
+        return [self._connection.info.backend_pid]
+
+    def close(self) -> None:
+        """Close the connection, if it is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Undo:
     """Puts the clones of one template back.
 
@@ -103,25 +138,25 @@ class Undo:
         self._origin = origin
         self._content: Content | None = None
 
-    def undo(self, database: str, baseline: Baseline, connection: Connection) -> Baseline:
+    def undo(self, database: str, baseline: Baseline, session: Session) -> Baseline:
         """Put a database back to its baseline and return the new one.
 
         Args:
             database: The database's name.
             baseline: Its last clean state.
-            connection: Ours to the database.
+            session: Ours in the database, which is opened if there is something to do in it.
 
         Raises:
             NotUndoableError: It must be replaced; says why.
         """
         # What is read now is the template's if it turns out that nothing was written.
-        content = self._content or read_content(connection)
+        content = self._content or read_content(session.opened())
         if self._content and content.problem:
             raise NotUndoableError(content.problem)
         own = set[str]()
         now, start, written = baseline, baseline.position, baseline.unmeasured
         for attempt in range(_ROUNDS):
-            now, scan = self._look(database, replace(now, position=start), connection, own)
+            now, scan = self._look(database, replace(now, position=start), session, own)
             written += scan.length
             if self._content is None:
                 self._content = content = self._origin.content() if scan.writes else content
@@ -131,12 +166,12 @@ class Undo:
                 return replace(now, unmeasured=self._measure(now.oid, written, content))
             # What this has put back itself cannot be told by its age from what was added since.
             since = baseline.next_transaction if attempt == 0 else None
-            own.add(put_back(connection, content, self._origin, scan.writes, since))
+            own.add(put_back(session.opened, content, self._origin, scan.writes, since))
             start = scan.end
         raise NotUndoableError("it is being written to")
 
     def _look(
-        self, database: str, baseline: Baseline, connection: Connection, own: set[str]
+        self, database: str, baseline: Baseline, session: Session, own: set[str]
     ) -> tuple[Baseline, Scan]:
         """Wait until nobody is in a transaction; return what the database is then, and its writes.
 
@@ -145,7 +180,7 @@ class Undo:
         Raises:
             NotUndoableError: It is another database, has other settings or grants, or is busy.
         """
-        ours = [connection.info.backend_pid, self._admin.info.backend_pid]
+        ours = [self._admin.info.backend_pid, *session.pids()]
         template = self._origin.template
         begun = time.monotonic()
         while True:

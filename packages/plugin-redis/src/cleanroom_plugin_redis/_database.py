@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cleanroom import ServiceHandle
+from cleanroom_plugin_redis import _isolation
 from cleanroom_plugin_redis._client import connect
 
 if TYPE_CHECKING:
@@ -38,12 +39,18 @@ class Database:
         return int(self.name)
 
     def client(self, **options: Any) -> redis.Redis:
-        """Return a client. It is closed after the test.
+        """Return a client with connections of its own. They are closed after the test.
+
+        The first client's connection may be the one of the test before, which the server was told
+        to forget all about (`RESET`).
 
         Args:
             options: Further arguments of `redis.Redis`, for instance `decode_responses=True`.
         """
-        client = connect(self.handle.metadata, **options)
+        if options or self._clients:
+            client = connect(self.handle.metadata, **options)
+        else:
+            client = _isolation.client(self.handle)
         self._clients.append(client)
         return client
 

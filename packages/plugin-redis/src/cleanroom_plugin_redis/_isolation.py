@@ -16,6 +16,8 @@ from cleanroom_runtime import run_of
 if TYPE_CHECKING:
     import redis
 
+    from cleanroom_plugin_redis._reuse import ReusedConnection
+
 _MOST_LEASES = 10_000_000
 """More than any server has databases: how many this one has is known here, not to the run."""
 
@@ -35,6 +37,11 @@ def keep(handle: ServiceHandle) -> ServiceHandle:
     """Put what is in a leased database aside. Returns the handle it is found with from now on."""
     number = _pool(handle).set_aside(int(handle.require("database_name")))
     return with_database(handle, number)
+
+
+def client(handle: ServiceHandle) -> redis.Redis:
+    """Return a client of a leased database, with the connection of the lease before."""
+    return _pool(handle).client(handle)
 
 
 def close(handle: ServiceHandle) -> None:
@@ -59,6 +66,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._clients: dict[int, redis.Redis] = {}
+        self._reused: dict[int, ReusedConnection] = {}
 
     def take(self) -> int:
         """Return the number of an empty database."""
@@ -80,6 +88,16 @@ class _Pool:
         with self._lock:
             self._free.append(number)
 
+    def client(self, handle: ServiceHandle) -> redis.Redis:
+        """Return a client of a leased database."""
+        from cleanroom_plugin_redis._reuse import ReusedConnection
+
+        number = int(handle.require("database_name"))
+        with self._lock:
+            if number not in self._reused:
+                self._reused[number] = ReusedConnection(handle.metadata)
+            return self._reused[number].client()
+
     def set_aside(self, number: int) -> int:
         """Move what is in a database to one that nobody uses. The number stays as it is."""
         with self._lock, explained(self._handle.metadata):
@@ -94,7 +112,10 @@ class _Pool:
         with self._lock:
             for client in self._clients.values():
                 client.close()
+            for reused in self._reused.values():
+                reused.close()
             self._clients.clear()
+            self._reused.clear()
 
     def _client(self, number: int) -> redis.Redis:
         if number not in self._clients:

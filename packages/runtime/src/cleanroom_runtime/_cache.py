@@ -1,4 +1,7 @@
-"""Directories that are made once and copied by every run after: read-only, shared by all runs."""
+"""Directories that are made once and copied by every run after: read-only, shared by all runs.
+
+Each lies in the cache as one file, see `_warden._pack`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from pathlib import Path
 from cleanroom_runtime._process import copies_folder
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
+from cleanroom_runtime._warden._pack import is_whole, pack
 
 CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
-_CONTENT = "content"
+_CONTENT = "content.pack"
 _STAGING = "new-"
 
 
@@ -51,10 +55,10 @@ def cached_directory(
     build: Callable[[Path], None],
     workspace: Workspace,
 ) -> Path:
-    """Return a directory to copy from, made by `build` if no run has made it before.
+    """Return what `ProcessSpec.copy` copies from, made by `build` if no run has made it before.
 
-    It is never seen half made. Where there is no cache, or no room in it, it is made for this run
-    alone.
+    It is a directory packed into one file, which is never seen half made. Where there is no cache,
+    or no room in it, it is a directory, made for this run alone.
 
     Args:
         kind: What it holds; its folder below the cache.
@@ -67,11 +71,11 @@ def cached_directory(
     facts = {key: value.replace(copies, "") for key, value in facts.items()}
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
-    if folder is not None and _is_directory(folder / _CONTENT):
+    if folder is not None and is_whole(str(folder / _CONTENT)):
         return folder / _CONTENT
     with contextlib.ExitStack() as lock:
         if folder is not None and lock.enter_context(_locked(folder)):
-            if not _is_directory(folder / _CONTENT):
+            if not is_whole(str(folder / _CONTENT)):
                 made = _build(build, workspace)
                 if not _keep(made, folder, facts):
                     return made
@@ -97,7 +101,7 @@ class CachedDirectory:
     size: int
 
     def remove(self) -> None:
-        """Remove it. A service that is copying it at this moment fails to start.
+        """Remove it. A service that is copying it at this moment gets the whole of it.
 
         Raises:
             OSError: It cannot be removed.
@@ -113,7 +117,7 @@ def cached_directories() -> list[CachedDirectory]:
         return []
     found: list[CachedDirectory] = []
     for folder in sorted(root.glob("*/*")):
-        if not _is_directory(folder / _CONTENT):
+        if not is_whole(str(folder / _CONTENT)):
             continue  # it is being made, or that has failed
         try:
             facts = json.loads((folder / "facts.json").read_text())
@@ -165,14 +169,15 @@ def _build(build: Callable[[Path], None], workspace: Workspace) -> Path:
 def _keep(made: Path, folder: Path, facts: Mapping[str, str]) -> bool:
     """Put what was made into the cache, all at once. Returns whether that was possible."""
     for left in folder.glob(f"{_STAGING}*"):  # by one that was killed while it held the lock
-        shutil.rmtree(left, ignore_errors=True)
+        left.unlink(missing_ok=True)
     staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
     current_run().request("register", directory=str(staging))
     try:
-        shutil.copytree(made, staging, symlinks=True)
+        pack(str(made), str(staging))
         (folder / "facts.json").write_text(json.dumps(dict(facts), indent=1))
         staging.rename(folder / _CONTENT)
     except OSError:
-        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
         return False
     return True

@@ -23,13 +23,6 @@ _PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use"
 MEMORY_WANTED = 512 * 1024 * 1024
 """Bytes that must be free in memory for the data of a service to lie there."""
 
-# Copies a prepared directory and hands it over, where that is asked for, then becomes the server:
-# one process, and nobody has to wait for it.
-_PREPARE_THEN_RUN = (
-    '{ [ -z "$1" ] || cp -R -p "$1" "$2"; } && '
-    '{ [ -z "$3" ] || chown -R "$3" "$4" "$5"; } && shift 5 && exec "$@"'
-)
-
 
 @dataclass(frozen=True)
 class Place:
@@ -93,7 +86,9 @@ def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callab
     answer = run.begin(
         "spawn",
         id=service_id,
-        argv=_command(spec, place.account, place.workspace),
+        argv=place.account.command(spec.argv),
+        copy=[str(path) for path in spec.copy or ()],
+        owner=[place.account.uid, place.account.gid] if place.account.kind == "other" else [],
         env={**os.environ, **spec.env},
         cwd=str(spec.cwd or place.workspace.directory),
         log=str(place.log),
@@ -172,16 +167,6 @@ def run_program(
     if ended["late"]:
         raise TimeoutError(f"{argv[0]} was not done after {timeout:g} s")
     return int(ended["exit_code"]), output.read_text(encoding="utf-8", errors="replace")
-
-
-def _command(spec: ProcessSpec, account: Account, workspace: Workspace) -> list[str]:
-    command = account.command(spec.argv)
-    if spec.copy is None and account.kind != "other":
-        return command
-    copy = spec.copy or ("", "")
-    owner = f"{account.uid}:{account.gid}" if account.kind == "other" else ""
-    where = [*copy, owner, workspace.directory, workspace.data]
-    return ["/bin/sh", "-c", _PREPARE_THEN_RUN, "sh", *map(str, where), *command]
 
 
 def free_port() -> int:

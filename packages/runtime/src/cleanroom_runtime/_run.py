@@ -124,6 +124,12 @@ class Run:
 
         return finish
 
+    def wake(self) -> None:
+        """Start the warden if need be, and do not wait until it is up. Raises as `request`."""
+        line = self._take()
+        with self._lock:
+            self._idle.append(line)
+
     def once(self, key: str, make: Callable[[], str]) -> str:
         """Have something done by one process of the run, and return its outcome to all.
 
@@ -175,12 +181,23 @@ class Run:
 
     def shut_down(self, *, kept_too: bool = False) -> bool:
         """End the run: all its services stop. Returns whether it was kept alive instead."""
-        reply: Reply = {}
+        return self.begin_to_shut_down(kept_too=kept_too)()
+
+    def begin_to_shut_down(self, *, kept_too: bool = False) -> Callable[[], bool]:
+        """Tell the run to end, and return what waits until it has, see `shut_down`."""
+        finish: Callable[[], Reply] | None = None
         if self.alive():
+            with contextlib.suppress(InternalError):
+                finish = self.begin("shutdown", kept_too=kept_too)
+
+        def wait() -> bool:
+            reply: Reply = {}
             with contextlib.suppress(InternalError):  # it may have ended before it could say so
-                reply = self.request("shutdown", kept_too=kept_too)
-        self.disconnect()
-        return bool(reply.get("kept"))
+                reply = finish() if finish else {}
+            self.disconnect()
+            return bool(reply.get("kept"))
+
+        return wait
 
     def disconnect(self) -> None:
         """Close this process's connections. The run ends when its owner ends."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ _WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
 _SERVICES_FIXTURE = "cleanroom_services"
 _RUN = pytest.StashKey["Run"]()
+_ENDING = pytest.StashKey[Callable[[], bool]]()
 _PREVIOUS = pytest.StashKey["Run | None"]()
 _PROGRESS = pytest.StashKey[PullProgress]()
 _PROBLEMS = pytest.StashKey[list[str]]()
@@ -108,6 +110,20 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the run's warden where tests ask for services: it is up when the first does."""
+    config = session.config
+    in_vain = session.testsfailed and not config.option.continue_on_collection_errors
+    if in_vain or config.option.collectonly or config.option.setupplan:
+        return
+    if any(_SERVICES_FIXTURE in getattr(item, "fixturenames", ()) for item in session.items):
+        from cleanroom import CleanroomError
+
+        with suppress(CleanroomError):  # which the first test that asks for a service will meet
+            _session_run(config).wake()
+
+
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Name the services that the tests ask for, and how each will run."""
     asked = {name for item in items for name in getattr(item, "fixturenames", ())}
@@ -170,6 +186,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was started, how, how long it took, and what making it clean has cost."""
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # The controller says it for all.
     stash = terminalreporter.config.stash
     of_workers: dict[str, list[str]] = stash.get(_OF_WORKERS, {})
     unshared = {**of_workers, "": stash.get(UNSHARED, [])}
@@ -184,8 +202,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("cleanroom", sep="-")
         for line in lines:
             terminalreporter.line(line)
+    if run is not None:  # It ends while pytest does.
+        stash[_ENDING] = run.begin_to_shut_down()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run, unless this is one of several workers of it."""
     if _PROGRESS in config.stash:
@@ -198,5 +219,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         run.disconnect()
     else:
-        run.shut_down()
+        config.stash.get(_ENDING, run.shut_down)()
     _run.leave_run(config.stash[_PREVIOUS])

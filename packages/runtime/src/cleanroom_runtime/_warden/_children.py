@@ -261,6 +261,12 @@ def _become(request: dict[str, Any], source: int, log: int, go: int, error: int)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.umask(0o077)
+        copy, owner = request.get("copy") or (), request.get("owner") or ()
+        if copy or owner:
+            from ._prepare import prepare  # in this process alone: the warden has others to serve
+
+            os.dup2(2, error, inheritable=False)  # nobody waits: what goes wrong is for the log
+            prepare(copy, owner, request["directories"])
         os.chdir(request["cwd"])
         environment = {**request["env"], _processes.MARK: request["id"]}
         os.execvpe(request["argv"][0], request["argv"], environment)  # noqa: S606

@@ -153,15 +153,18 @@ def _locked(run_directory: str) -> Iterator[None]:
 
 
 def remove_directories(paths: list[str]) -> None:
-    """Remove directories and what is in them; those that are gone already are fine."""
+    """Remove directories and what is in them, and files; those that are gone already are fine."""
     import shutil
 
     for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # a directory stays
         for _ in range(5):  # somebody who is about to die may be writing yet
-            shutil.rmtree(path, ignore_errors=True)
             if not os.path.lexists(path):
                 break
-            time.sleep(0.02)
+            shutil.rmtree(path, ignore_errors=True)
+            if os.path.lexists(path):
+                time.sleep(0.02)
 
 
 def _end_processes(records: list[Record]) -> None:
