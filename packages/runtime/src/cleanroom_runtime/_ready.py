@@ -11,7 +11,6 @@ from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
-_GROWTH = 1.1  # a tenth of the time waited is lost at most
 BROKEN = (NameError, ImportError, NotImplementedError)
 """What is raised by a question that is itself wrong."""
 _LONGEST_QUESTION = 5.0
@@ -57,7 +56,7 @@ def wait_ready(
                     hint=f"{hint}if it only needs more time, raise start_timeout",
                 ) from telling
             time.sleep(min(pause, left))
-            pause = min(pause * _GROWTH, LONGEST_PAUSE)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
         else:
             return
 
