@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +49,21 @@ def test_show(cli: Cli, root: Path) -> None:
     assert rows[0].split()[:3] == ["box", "2", "1"]
     assert rows[1].split()[:3] == ["postgres", "18.1", "2"]
     assert float(rows[1].split()[3]) >= 4000 / 1024
+    assert rows[1].endswith(" today")
+
+
+@pytest.mark.parametrize(("days", "said"), [(0, "today"), (1, "yesterday"), (12, "12 days ago")])
+def test_last_use(cli: Cli, root: Path, days: int, said: str) -> None:
+    """Of each kind and version is shown when one was used last; `--json` has the time."""
+    used = time.time() - days * 24 * 60 * 60
+    for file in root.glob("box/*/*"):
+        os.utime(file, (used, used))
+    assert cli("cache", "show").out.splitlines()[2].endswith(f"  {said}")
+    (box,) = (
+        each for each in json.loads(cli("cache", "show", "--json").out)["found"]
+        if each["kind"] == "box"
+    )  # fmt: skip
+    assert datetime.fromisoformat(box["last_used"]).timestamp() == pytest.approx(used, abs=1)
 
 
 def test_json(cli: Cli, root: Path) -> None:

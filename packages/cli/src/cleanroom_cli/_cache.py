@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._cache import CachedDirectory
 
 
 @click.group(short_help="Show or clear what is kept from run to run.")
@@ -17,8 +24,9 @@ def cache() -> None:
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def show(as_json: bool) -> None:
-    """Show where the cache is, what is in it, and how large that is."""
+    """Show where the cache is, what is in it, how large that is, and when it was used last."""
     from cleanroom_runtime._cache import cache_root, cached_directories
+    from cleanroom_runtime._prune import last_use
 
     root, found = cache_root(), cached_directories()
     if as_json:
@@ -29,6 +37,7 @@ def show(as_json: bool) -> None:
                 "kind": each.kind,
                 "folder": str(each.folder),
                 "bytes": each.size,
+                "last_used": _in_iso(last_use(each.folder)),
                 "facts": dict(each.facts),
             }
             for each in found
@@ -44,15 +53,27 @@ def show(as_json: bool) -> None:
     click.echo(
         f"{root}: {plural(len(found), 'prepared directory', 'prepared directories')}, {total}"
     )
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, str], list[CachedDirectory]] = {}
     for each in found:
         key = (each.kind, each.facts.get("version", "unknown"))
-        groups.setdefault(key, []).append(each.size)
+        groups.setdefault(key, []).append(each)
     if groups:
-        rows = [
-            (*key, str(len(sizes)), in_bytes(sum(sizes))) for key, sizes in sorted(groups.items())
-        ]
-        show_table(("kind", "version", "count", "size"), rows)
+        rows: list[tuple[str, ...]] = []
+        for key, group in sorted(groups.items()):
+            size = in_bytes(sum(each.size for each in group))
+            used = max(last_use(each.folder) for each in group)
+            rows.append((*key, str(len(group)), size, _in_days(time.time() - used)))
+        show_table(("kind", "version", "count", "size", "last used"), rows)
+
+
+def _in_iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _in_days(seconds: float) -> str:
+    """Return how long ago something was, as people say it."""
+    days = int(seconds // (24 * 60 * 60))
+    return "today" if days < 1 else "yesterday" if days == 1 else f"{days} days ago"
 
 
 @cache.command()
