@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cleanroom import CleanroomError, config, discovery, hooks, spans
+from cleanroom import (
+    CleanroomError,
+    ServiceHandle,
+    SupportsIsolation,
+    config,
+    discovery,
+    hooks,
+    spans,
+)
 from cleanroom.config import load_config
 from cleanroom_plugin_http import HttpPlugin
 from cleanroom_plugin_postgres import PostgresPlugin
 from cleanroom_plugin_redis import RedisPlugin
-from cleanroom_runtime import BasePlugin, pytest_plugin
+from cleanroom_runtime import BasePlugin, ContainerPlugin, pytest_plugin
 from tests.pages import DOCS, ROOT, Block, blocks, make_project, pages
 
 REFERENCE = DOCS / "reference"
@@ -248,29 +257,69 @@ def errors_of(kind: type[CleanroomError]) -> list[type[CleanroomError]]:
     return [kind, *(error for each in kind.__subclasses__() for error in errors_of(each))]
 
 
-@pytest.mark.parametrize(
-    "plugin",
-    [
-        PostgresPlugin("documented-db", backend="process"),
-        RedisPlugin("documented-cache", backend="process"),
-        HttpPlugin(
-            "documented-api",
-            command=[sys.executable, "-m", "http.server", "{port}", "--bind", "{host}"],
-            backend="process",
-        ),
-    ],
-    ids=lambda plugin: plugin.plugin_type,
+SERVE = [sys.executable, "-m", "http.server", "{port}", "--bind", "{host}"]
+PROCESSES = (
+    PostgresPlugin("documented-db", backend="process"),
+    RedisPlugin("documented-cache", backend="process"),
+    HttpPlugin("documented-api", command=SERVE, backend="process"),
 )
+
+
+@pytest.mark.parametrize("plugin", PROCESSES, ids=lambda plugin: plugin.plugin_type)
 def test_every_metadata_key_is_documented(
     plugin: BasePlugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page of metadata names each key that a started service has."""
+    """The page of metadata names each key of a process, and of a server that is used by its URL."""
     monkeypatch.delenv("CLEANROOM_BACKEND", raising=False)
+    with running(plugin) as handle:
+        assert undocumented(plugin, handle) == []
+        external = type(plugin)("documented-elsewhere", url=handle.url)
+        with running(external) as elsewhere:
+            assert elsewhere.metadata["backend"] == "external"
+            assert undocumented(external, elsewhere) == []
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis", "http", "any image"])
+def test_every_metadata_key_of_a_container_is_documented(
+    service: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of metadata names each key of a container."""
+    monkeypatch.delenv("CLEANROOM_BACKEND", raising=False)
+    image = request.getfixturevalue(f"{'http' if service == 'any image' else service}_image")
+    plugin: BasePlugin
+    if service == "postgres":
+        plugin = PostgresPlugin("documented-db", image)
+    elif service == "redis":
+        plugin = RedisPlugin("documented-cache", image)
+    elif service == "http":
+        plugin = HttpPlugin("documented-api", image, port=8080)
+    else:
+        plugin = ContainerPlugin("documented-any", image, [8080, 8025])
+        plugin = plugin.with_wait(http="/health", port=8080)
+    with running(plugin) as handle:
+        assert handle.metadata["backend"] == "container"
+        assert undocumented(plugin, handle) == []
+
+
+@contextlib.contextmanager
+def running(plugin: BasePlugin) -> Iterator[ServiceHandle]:
+    """Start a service for the context."""
     handle = plugin.start()
     try:
-        assert missing(handle.metadata, page("metadata.md")) == []
+        yield handle
     finally:
         plugin.stop(handle)
+
+
+def undocumented(plugin: BasePlugin, handle: ServiceHandle) -> list[str]:
+    """The keys of a service, and of a clean slice of it, that the page does not name."""
+    known = dict(handle.metadata)
+    if isinstance(plugin, SupportsIsolation):
+        with plugin.isolate(handle) as isolated:
+            known |= isolated.metadata
+    text = page("metadata.md")
+    # Of further ports the page has one, for all.
+    return missing((re.sub(r"^(host|port)_\d+$", r"\1_8025", key) for key in known), text)
 
 
 def test_every_metadata_key_that_is_written_is_documented() -> None:
