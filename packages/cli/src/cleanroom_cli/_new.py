@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -45,6 +43,8 @@ def render(answers: Mapping[str, str], folder: Path) -> Path:
     Raises:
         click.ClickException: It could not be written; nothing is left of it.
     """
+    import tempfile
+
     from cookiecutter.exceptions import CookiecutterException  # type: ignore[import-untyped]
     from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 
@@ -140,6 +140,8 @@ def _default(question: str, answers: Mapping[str, str]) -> str | None:
 
 def _author() -> str:
     """The user's name as git knows it."""
+    import subprocess
+
     try:
         told = subprocess.run(
             ["git", "config", "user.name"], capture_output=True, text=True, check=False
