@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cleanroom import ServiceHandle, testing
-from cleanroom.testing import PluginConformance
+from cleanroom import ServiceError, ServiceHandle, testing
+from cleanroom.testing import PluginConformance, _life_checks
 from cleanroom.testing._left import Traces, has_container
 from cleanroom.testing._recording import recording
 from cleanroom.testing._service_checks import recorded
@@ -124,6 +124,27 @@ def test_spans_need_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (record.logs, record.output) == (["heard"], "read\n")
     with pytest.raises(pytest.skip.Exception, match=r"pip install 'cleanroom-core\[testing\]'"):
         recorded(record.spans)
+
+
+# ------------------------------------------------------------------- how a start fails
+
+
+def test_a_start_that_fails_before_its_time() -> None:
+    """Where a start that is to fail at its end fails before, the kit says by what."""
+
+    class Unstartable(BoxPlugin):
+        def prepare(self, handle: ServiceHandle) -> None:
+            """What made_to_fail replaces."""
+
+        def start(self) -> ServiceHandle:
+            cause = OSError("no such host")
+            raise ServiceError("its image could not be pulled", service=self.name) from cause
+
+    failing = _life_checks.made_to_fail(Unstartable("box"))
+    with pytest.raises(
+        pytest.fail.Exception, match=r"before .* ready: .*its image could not be pulled"
+    ):
+        _life_checks.fails_well(failing)
 
 
 # ------------------------------------------------------------------------ containers

@@ -210,6 +210,11 @@ def fails_well(plugin: ServicePlugin) -> None:
     refuse_lost_cause(error)
     secrets = secrets_of(plugin)
     if isinstance(refusal, _Refusal):
+        require(
+            refusal.seen,
+            f"a start that was to fail at its end failed before the service was ready: {error}",
+            "mend the start first",
+        )
         traces, handle = refusal.seen[0]
         secrets |= secrets_of(plugin, handle)
         _nothing_is_left(traces, "start() had failed")
