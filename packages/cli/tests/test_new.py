@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cleanroom_cli import _new
 from cleanroom_cli._command import cleanroom
 from cleanroom_cli._new import template
 
@@ -70,6 +73,22 @@ def test_a_wrong_answer_is_asked_for_again(new: New, tmp_path: Path) -> None:
     assert (tmp_path / "cleanroom-plugin-box" / "LICENSE").read_text().startswith("BSD 2-Clause")
 
 
+def test_questions_keep_to_the_width_of_the_terminal(
+    new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long question goes on in the next line between two words; no empty default is shown."""
+    monkeypatch.setenv("COLUMNS", "80")
+    typed = ["box", "example/box:1", "4711", "box-server", "--port={port}", "", "", "client"]
+    typed += ["box>=1", "box.Client(host, port, timeout)", "client.ping()", "", "", ""]
+    result = new(typed="\n".join(typed) + "\n")
+    assert result.exit_code == 0, result.output
+    asked = result.output.partition("Licence")[0]
+    assert max(len(line.partition(": ")[0]) for line in asked.splitlines()) <= 78
+    words = " ".join(asked.split())
+    assert "{directory} its own folder, {config} its configuration file: --port" in words
+    assert "(empty: none): box-server" in words
+
+
 def test_answers_that_end_too_early(new: New, tmp_path: Path) -> None:
     """Where nobody answers, the command says what it lacks, and nothing is written."""
     result = new(typed="box\n")
@@ -85,6 +104,19 @@ def test_nothing_is_asked_without_input(new: New, tmp_path: Path) -> None:
     plugin = tmp_path / "cleanroom-plugin-box" / "src" / "cleanroom_plugin_box" / "_plugin.py"
     assert "probes.ask_tcp(endpoint, timeout)" in plugin.read_text()
     assert "process" not in plugin.read_text()
+
+
+def test_what_pip_compiles_of_the_template_is_left_out(
+    new: New, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a template that was installed with bytecode for its files no bytecode is written."""
+    installed = tmp_path / "installed"
+    shutil.copytree(template(), installed)
+    compileall.compile_dir(installed, quiet=2)
+    assert list(installed.glob("*distribution*/**/*.pyc"))
+    monkeypatch.setattr(_new, "_IN_THE_WHEEL", installed)
+    assert new("--no-input", *GIVEN).exit_code == 0
+    assert not list((tmp_path / "cleanroom-plugin-box").rglob("__pycache__"))
 
 
 def test_all_that_is_missing_or_wrong_is_told_at_once(new: New, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def render(answers: Mapping[str, str], folder: Path) -> Path:
     Raises:
         click.ClickException: It could not be written; nothing is left of it.
     """
+    import shutil
     import tempfile
 
     from cookiecutter.exceptions import CookiecutterException  # type: ignore[import-untyped]
@@ -54,9 +55,12 @@ def render(answers: Mapping[str, str], folder: Path) -> Path:
         config.write_text(json.dumps({"replay_dir": scratch, "cookiecutters_dir": scratch}))
         # It leaves a file wherever temporary files are made.
         usual, tempfile.tempdir = tempfile.tempdir, scratch
+        source = Path(scratch, "template")
         try:
+            # Where pip has installed the template, it has put bytecode there.
+            shutil.copytree(template(), source, ignore=shutil.ignore_patterns("__pycache__"))
             made: object = cookiecutter(
-                str(template()),
+                str(source),
                 no_input=True,
                 extra_context=dict(answers),
                 output_dir=str(folder),
@@ -105,11 +109,23 @@ def _prompt(question: str, default: str | None, answers: Mapping[str, str]) -> s
     for choice in choices:
         click.echo(f"  {choice}")
     try:
-        return str(click.prompt(text, default=default, value_proc=checked))
+        shown = _in_lines(text, f" [{default}]: " if default else ": ")
+        answer = click.prompt(
+            shown, default=default, show_default=bool(default), value_proc=checked
+        )
+        return str(answer)
     except click.Abort as exc:
         if isinstance(exc.__context__, EOFError):  # Nobody is there, which is no interruption.
             raise click.UsageError(_missing(question)) from exc
         raise
+
+
+def _in_lines(question: str, end: str) -> str:
+    """Break a question between words, so that with its end it keeps to the terminal's width."""
+    from shutil import get_terminal_size
+
+    width = max(get_terminal_size().columns, len(end) + 20)
+    return click.wrap_text(question + "\0" * len(end), width).rstrip("\0")
 
 
 def _refuse_existing(project: Path) -> None:
