@@ -27,7 +27,8 @@ def test_help_names_every_subcommand(cli: Cli) -> None:
     """`cleanroom --help` lists the subcommands with whole sentences, and the exit codes."""
     said = cli("--help")
     assert said.code == 0
-    for name in ("up", "plugins", "doctor", "clean", "cache"):
+    assert "..." not in said.out.partition("Commands:")[2]
+    for name in ("up", "plugins", "doctor", "clean", "cache", "new"):
         assert f"\n  {name} " in said.out
         assert cli(name, "--help").code == 0
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted." in said.out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +46,24 @@ def test_no_engine(cli: Cli) -> None:
     (line,) = [line for line in cli("doctor").out.splitlines() if "container engine" in line]
     assert line.startswith("warn")
     assert "DOCKER_HOST unix:///nobody/listens/here.sock: no such socket" in line
+
+
+def test_no_ports(checks: Callable[[], dict[str, dict[str, str]]]) -> None:
+    """Where nothing can listen on 127.0.0.1, no service could: that fails, with a remedy."""
+    assert checks()["ports"]["state"] == "ok"
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable]
+    tried = subprocess.run([*command, "-c", ""], capture_output=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip("networks without a loopback interface cannot be made here")
+    said = subprocess.run(
+        [*command, "-m", "cleanroom_cli", "doctor", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (ports,) = [each for each in json.loads(said.stdout) if each["what"] == "ports"]
+    assert ports["state"] == "fail"
+    assert "127.0.0.1" in ports["found"]
+    assert "loopback interface" in ports["remedy"]
+    assert said.returncode == 1
 
 
 @pytest.mark.usefixtures("no_engine")

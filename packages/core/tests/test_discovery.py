@@ -70,7 +70,7 @@ def test_missing_plugin_suggests_the_nearest_and_what_to_install(site: Site) -> 
     answer = load(site, "boxs")
     assert "plugin 'boxs': not installed" in answer
     assert "did you mean 'boxes'?" in answer
-    assert 'pip install "cleanroom-plugin-boxs"' in answer
+    assert '? Otherwise: pip install "cleanroom-plugin-boxs"' in answer
 
 
 @pytest.mark.parametrize(

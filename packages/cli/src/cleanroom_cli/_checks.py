@@ -42,6 +42,7 @@ def all_checks(config: str | None) -> Iterator[Check]:
     yield _engine()
     yield from _plugins()
     yield from _account()
+    yield _ports()
     yield from _folders()
     yield _memory()
     yield _cache()
@@ -107,6 +108,24 @@ def _account() -> Iterator[Check]:
         found = f"not allowed: servers that refuse root run as uid {account.uid}"
         remedy = "allow them, or leave it so: it works, if the server's program can be copied"
         yield Check("user namespaces", "warn", found, remedy)
+
+
+def _ports() -> Check:
+    """Whether a service would be reached where services are: on a free port of 127.0.0.1."""
+    import socket
+
+    from cleanroom_runtime._process import HOST
+
+    try:
+        with socket.socket() as listener:
+            listener.bind((HOST, 0))
+            listener.listen()
+            socket.create_connection(listener.getsockname(), timeout=2).close()
+    except OSError as exc:
+        found = f"{HOST} cannot be listened on, or reached: {exc.strerror or exc}"
+        remedy = "set the loopback interface up, or end what has taken all ports (ss -tln)"
+        return Check("ports", "fail", found, remedy)
+    return Check("ports", "ok", f"{HOST} can be listened on, and reached")
 
 
 def _folders() -> Iterator[Check]:

@@ -211,7 +211,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(short_help="Make a plugin for another service.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

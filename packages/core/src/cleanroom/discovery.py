@@ -91,7 +91,8 @@ def load_plugin(name: str) -> type[ServicePlugin]:
         raise PluginError("switched off by CLEANROOM_DISABLE_PLUGINS", plugin=name)
     if not active:
         install = f'pip install "cleanroom-plugin-{name}", or the distribution that brings it'
-        hint = f"{nearest(name, [entry.name for entry in known])}; {install}"
+        near = nearest(name, [entry.name for entry in known])
+        hint = f"{near} Otherwise: {install}" if near.endswith("?") else f"{near}; {install}"
         raise PluginError("not installed", plugin=name, hint=hint)
     if len(active) > 1:
         claims = " and by ".join(f"{entry.distribution} {entry.version}" for entry in active)
