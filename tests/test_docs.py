@@ -114,6 +114,42 @@ def test_the_test_that_the_tutorial_writes_passes(tmp_path: Path) -> None:
     run("CLEANROOM_BACKEND=process PYTHONPATH=. pytest tests/test_mine.py", shop)
 
 
+API = """
+import http.server, json, os, sys
+import psycopg
+
+class Orders(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204)
+        self.end_headers()
+
+    def do_POST(self):
+        order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+            connection.execute("INSERT INTO orders VALUES (%s)", [order["sku"]])
+        self.do_GET()
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Orders).serve_forever()
+"""
+
+
+def test_the_test_that_the_readme_begins_with_passes(tmp_path: Path) -> None:
+    """What newcomers are shown first passes, with an API that writes orders to its database."""
+    (block,) = (block for block in blocks(ROOT / "README.md") if block.language == "python")
+    (tmp_path / "test_readme.py").write_text(block.text)
+    (tmp_path / "api.py").write_text(API)
+    (tmp_path / "conftest.py").write_text(
+        "from cleanroom_plugin_postgres import template\n\n"
+        "postgres_template = template('orders.sql')\n"
+    )
+    (tmp_path / "orders.sql").write_text("CREATE TABLE orders (sku text);")
+    (tmp_path / "cleanroom.toml").write_text(
+        '[services.db]\nplugin = "postgres"\n[services.api]\nplugin = "http"\n'
+        'command = ["python", "api.py", "{port}"]\nenv = { DATABASE_URL = "{db.url}" }\n'
+    )
+    run("CLEANROOM_BACKEND=process pytest", tmp_path)
+
+
 def run(command: str, folder: Path) -> None:
     """Run a command as a user would who has everything installed."""
     done = subprocess.run(

@@ -23,6 +23,7 @@ import pytest
 from cleanroom_cli._new import render, template
 from tests.availability import cannot_run
 from tests.images import MEMCACHED, NGINX
+from tests.pages import blocks
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = sorted(Path(__file__).with_name("answers").glob("*.toml"))
@@ -292,6 +293,31 @@ def test_users_suite(installed: Path, tmp_path: Path) -> None:
     )
     assert "3 passed" in said
     assert re.search(r"memcached: process, .*version 1\.\d+", said), said
+
+
+@pytest.mark.parametrize("name", ["client", "http"])
+def test_the_readme_works_when_pasted(
+    name: str, projects: Mapping[str, Path], installed: Path, tmp_path: Path
+) -> None:
+    """What the README of a new plugin shows are a test, a script and a conftest that work."""
+    shown = blocks(projects[name] / "README.md")
+    test, script, conftest = (block.text for block in shown if block.language == "python")
+    (declared,) = (block.text for block in shown if block.language == "toml")
+    assert len(tomllib.loads(declared)["tool"]["cleanroom"]["services"]) == 1
+    service = answers_in(ROOT / "tests" / "answers" / f"{name}.toml")["service"].replace("-", "_")
+    (tmp_path / "conftest.py").write_text(conftest)
+    also = f"def test_further(second_service, {service}_service):\n"
+    also += f"    assert second_service.url != {service}_service.url\n"
+    (tmp_path / "test_shown.py").write_text(f"{test}\n\n{also}")
+    (tmp_path / "script.py").write_text(script)
+    python = (installed, "-W", "error")
+    said = run(
+        *(*python, "-m", "pytest", "-p", "no:cacheprovider", tmp_path),
+        cwd=tmp_path,
+        CLEANROOM_BACKEND="process",
+    )
+    assert "2 passed" in said
+    assert " process\n" in run(*python, "script.py", cwd=tmp_path, CLEANROOM_BACKEND="process")
 
 
 def own_tests(projects: Mapping[str, Path], python: Path, names: tuple[str, ...], what: str) -> str:
