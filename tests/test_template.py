@@ -159,6 +159,21 @@ def test_lint_and_format(projects: Mapping[str, Path]) -> None:
     run(*ruff, "format", "--no-cache", "--check", "--diff", folder, cwd=folder)
 
 
+def test_a_service_named_for_tests(tmp_path: Path) -> None:
+    """The class of a plugin whose name begins with `Test` is not taken for tests."""
+    names = {"service": "test-box", "package": "cleanroom_plugin_test_box"}
+    project = render({**answers_in(ANSWERS[0]), **names}, tmp_path)
+    said = run(
+        *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-W", "error"),
+        *("-p", "no:cacheprovider", "tests"),
+        cwd=project,
+        PYTHONPATH="src",
+    )
+    assert "TestTestBoxPlugin::test_is_a_plugin" in said
+    needs("ruff")
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", ".", cwd=project)
+
+
 def test_long_answers_fit(tmp_path: Path) -> None:
     """The longest answers that are allowed give code that passes the rules as well."""
     needs("ruff")

@@ -163,6 +163,13 @@ def test_answers_that_would_not_do(new: New, tmp_path: Path, options: list[str],
     assert not list(tmp_path.iterdir())
 
 
+def test_what_follows_from_a_wrong_answer_is_not_told(new: New) -> None:
+    """Of a wrong service nothing is said of the package that would be named for it."""
+    result = new("--no-input", *GIVEN, "--service", "Box")
+    assert "service is 'Box'" in result.output
+    assert "package is" not in result.output
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "said"),
     [

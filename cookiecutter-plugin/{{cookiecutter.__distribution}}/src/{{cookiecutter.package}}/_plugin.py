@@ -45,6 +45,10 @@ CONFIGURATION = """{{ cookiecutter.server_configuration | text_block }}"""
 class {{ cookiecutter.__class }}Plugin(BasePlugin):
     """{{ cookiecutter.__title }}, with the arguments of `cleanroom_runtime.BasePlugin`."""
 
+{% if cookiecutter.__class.startswith('Test') %}
+    __test__: ClassVar[bool] = False  # pytest takes a class of this name for tests
+
+{% endif %}
     plugin_type: ClassVar[str] = "{{ cookiecutter.service }}"
     default_image: ClassVar[str | None] = IMAGE
 {% if cookiecutter.server %}

@@ -88,7 +88,8 @@ def _ask(given: Mapping[str, str | None], folder: Path, no_input: bool) -> dict[
             answers[question] = (default or "") if answer is None else answer
             missing = answer is None and default is None and asked
             found = _missing(question) if missing else checks.problem(question, answers)
-            wrong += [found] if found else []
+            follows = question == "package" and answer is None and bool(wrong)
+            wrong += [found] if found and not follows else []
         if question == "service" and not wrong:
             _refuse_existing(folder / f"cleanroom-plugin-{answers[question]}")
     if wrong:
