@@ -19,7 +19,7 @@ MODULE = """
     class Box:
         def __init__(self, name="box", size=1, backend="auto", env=None, command=()):
             if not isinstance(size, int):
-                raise ValidationError(f"size is {size!r}, not a number")
+                raise ValidationError(f"size is {size!r}, not a number", hint="write 3")
             self.name, self.size, self.backend, self.env = name, size, backend, env or {}
             self.command = command
 
@@ -395,7 +395,7 @@ def test_unknown_metadata_key_lists_those_there_are(declare: Declare) -> None:
 def test_what_the_class_refuses_is_told_with_file_and_table(
     declare: Declare, here: Site, options: str, what: str
 ) -> None:
-    """A ValidationError or TypeError of the class is told with file and table, and chained."""
+    """What the class raises is told with file and table, its hint, and chained."""
     source = MODULE + "\n    class Strict(Box):\n        def __init__(self, name, must): ...\n"
     here.install("strict-box", plugins={"strict": "strict_boxes:Strict"})
     (here.path / "strict_boxes.py").write_text(dedent(source))
@@ -405,3 +405,4 @@ def test_what_the_class_refuses_is_told_with_file_and_table(
     assert "[tool.cleanroom.services.db]: " in str(caught.value)
     assert what in str(caught.value)
     assert isinstance(caught.value.__cause__, TypeError | ValueError)
+    assert caught.value.hint == ("write 3" if options else None)

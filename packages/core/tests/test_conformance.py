@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from xml.etree import ElementTree
 
 import pytest
@@ -112,6 +112,45 @@ def test_an_override_with_a_reason_is_taken() -> None:
 
         def test_of_its_own(self) -> None:
             """Pass."""
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    """A check that a suite leaves out is no test of it, nor of what derives from it."""
+
+    class WithoutSlices(PluginConformance):
+        left_out: ClassVar = {"test_slice_is_clean": "the box is no store"}
+
+    class Derived(WithoutSlices):
+        pass
+
+    for suite in (WithoutSlices, Derived):
+        assert suite.test_slice_is_clean is None
+        assert callable(suite.test_slices_do_not_meet)
+    assert callable(PluginConformance.test_slice_is_clean)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        ({"test_slices_are_clean": "no store"}, "(?s)is no check.*did you mean 'test_slice_is_"),
+        ({"plugin": "no store"}, "which is no check"),
+        ({"test_slice_is_clean": " "}, "does not say why"),
+    ],
+)
+def test_what_cannot_be_left_out(left_out: dict[str, str], says: str) -> None:
+    """Only a check of the kit is left out, and only with a reason."""
+    with pytest.raises(pytest.fail.Exception, match=says):
+        type("Lax", (PluginConformance,), {"left_out": left_out})
+
+
+def test_slices_that_are_offered_are_not_left_out() -> None:
+    """A suite of a plugin that offers slices has to check them."""
+
+    class Lax(PluginConformance):
+        left_out: ClassVar = {"test_slices_do_not_meet": "they meet"}
+
+    with pytest.raises(pytest.fail.Exception, match="though the plugin offers slices"):
+        Lax().test_is_a_plugin(BoxPlugin("box"))
 
 
 def test_spans_need_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:

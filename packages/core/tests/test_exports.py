@@ -105,7 +105,9 @@ def lines(paths: list[Path]) -> int:
 
 
 def test_vocabulary_is_small() -> None:
-    """Protocol, errors and spans have fewer than 500 lines together, blank lines not counted."""
+    """Protocol, errors and spans have fewer than 500 lines together, blank lines counted."""
+    texts = [(SOURCES / name).read_text("utf-8") for name in VOCABULARY if name != "_secrets.py"]
+    assert sum(len(text.splitlines()) for text in texts) < 500
     assert lines([SOURCES / name for name in VOCABULARY]) < 500
 
 

@@ -55,7 +55,6 @@ def test_a_start_is_one_tree(tree: Tree) -> None:
         (spans.environment_stop_span, "cleanroom.environment.stop"),
         (lambda: spans.plugin_stop_span("db"), "cleanroom.service.stop"),
         (lambda: spans.health_check_span("db"), "cleanroom.service.health_check"),
-        (lambda: spans.isolate_span("db"), "cleanroom.service.isolate"),
         (lambda: spans.container_start_span("redis:8"), "cleanroom.container.start"),
     ],
 )
@@ -110,6 +109,54 @@ def test_error_is_recorded_once_where_it_happened(exporter: InMemorySpanExporter
     assert (launch.attributes or {})["error.type"] == "ServiceError"
     assert start.events == ()
     assert start.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize("chained", [True, False], ids=["from the cause", "from None"])
+def test_translated_error_is_recorded_where_its_cause_was(
+    exporter: InMemorySpanExporter, chained: bool
+) -> None:
+    """An error that is raised from a recorded one is that error still: it is not recorded again."""
+
+    def translate(error: OSError) -> None:
+        raise ServiceError("no", service="db") from (error if chained else None)
+
+    with pytest.raises(ServiceError), spans.plugin_start_span("db"):
+        fail_in_a_launch(translate)
+    launch, start = exporter.get_finished_spans()
+    assert (launch.attributes or {})["error.type"] == "OSError"
+    assert [event.name for event in launch.events] == ["exception"]
+    assert start.events == ()
+    assert start.status.status_code is StatusCode.UNSET
+
+
+def fail_in_a_launch(handle: Callable[[OSError], None]) -> None:
+    try:
+        with spans.launch_span():
+            raise OSError("no space left")
+    except OSError as error:
+        handle(error)
+
+
+def test_error_that_names_itself_as_cause_is_recorded(exporter: InMemorySpanExporter) -> None:
+    """A chain of causes that has no end is not followed for ever."""
+    error = OSError("no space left")
+    with pytest.raises(OSError, match="no space left"), spans.launch_span():
+        raise error from error
+    (launch,) = exporter.get_finished_spans()
+    assert (launch.attributes or {})["error.type"] == "OSError"
+
+
+def test_further_error_is_recorded_too(exporter: InMemorySpanExporter) -> None:
+    """An error that comes up while another one is dealt with is one of its own."""
+
+    def clean_up(error: OSError) -> None:
+        raise ServiceError("what was left could not be removed")
+
+    with pytest.raises(ServiceError), spans.plugin_start_span("db"):
+        fail_in_a_launch(clean_up)
+    launch, start = exporter.get_finished_spans()
+    assert (launch.attributes or {})["error.type"] == "OSError"
+    assert (start.attributes or {})["error.type"] == "ServiceError"
 
 
 def test_no_secret_reaches_a_span(exporter: InMemorySpanExporter) -> None:

@@ -569,6 +569,42 @@ def test_keep(
         psycopg.connect(found[1], connect_timeout=5).close()
 
 
+def test_what_a_killed_worker_kept_stays(pytester: pytest.Pytester, run: Run) -> None:
+    """The worker that takes the place of another one does not touch what that one has kept."""
+    pytester.makepyfile(
+        """
+        import os, signal
+
+        def write(database, text):
+            with database.connect() as connection:
+                connection.execute("CREATE TABLE note AS SELECT %s::text AS text", [text])
+
+        def test_before(postgres_db):
+            write(postgres_db, "before")
+            assert not "kept"
+
+        def test_that_kills_its_worker():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def test_after(postgres_db):
+            write(postgres_db, "after")
+            assert not "kept"
+        """
+    )
+    result = run("--cleanroom-keep", "-n", "1", "-p", "no:randomly")
+    (command,) = (line for line in result.outlines if line.startswith("end it with: "))
+    try:
+        found = [line.partition("postgresql:") for line in result.outlines if line[:6] == "kept: "]
+        notes = {}
+        for test, scheme, rest in found:
+            with psycopg.connect(scheme + rest) as connection:
+                notes[test] = connection.execute("SELECT text FROM note").fetchone()
+    finally:
+        subprocess.run(shlex.split(command.removeprefix("end it with: ")), check=True)
+    assert sorted(notes.values()) == [("after",), ("before",)]
+    result.stdout.no_fnmatch_line("*STATEMENT:*")  # that failed and was none of the tests'
+
+
 def test_nothing_is_kept_when_all_pass(pytester: pytest.Pytester, run: Run) -> None:
     """`--cleanroom-keep` without a failure leaves nothing behind, and prints no URL."""
     pytester.makepyfile("def test_it(postgres_service, postgres_db): print(postgres_service.url)")

@@ -458,6 +458,7 @@ def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
     [
         ({"name": "9"}, "name is '9'"),
         ({"image": "A:b:c"}, "image='A:b:c' is not an image reference"),
+        ({"image": None}, "image is None"),
         ({"ports": ()}, r"ports is \(\)"),
         ({"ports": [80, 0]}, "ports is 0"),
         ({"ports": "80"}, "ports is '80'"),

@@ -124,12 +124,12 @@ class Start:
     def _roll_back(self, error: BaseException) -> None:
         tried = {*self.started, *self._errors}
         if idle := [service.name for service in self.services if service.name not in tried]:
-            _note(error, f"not started because of this: {', '.join(idle)}")
+            error.add_note(scrub(f"not started because of this: {', '.join(idle)}"))
         for name, other in self._errors.items():
             if other is not error:
-                _note(error, f"{name!r} failed as well: {other!r}")
+                error.add_note(scrub(f"{name!r} failed as well: {other!r}"))
         for name, other in stop_each(list(reversed(self.started)), self.started).items():
-            _note(error, f"stopping {name!r} failed as well: {other!r}")
+            error.add_note(scrub(f"stopping {name!r} failed as well: {other!r}"))
 
 
 def stop_each(names: Iterable[str], running: dict[str, Running]) -> dict[str, Exception]:
@@ -174,7 +174,3 @@ def _notify(hook: str, **facts: object) -> None:
     from cleanroom import hooks  # Here, because pluggy is not needed before something starts.
 
     hooks.notify(hook, **facts)
-
-
-def _note(error: BaseException, text: str) -> None:
-    error.add_note(scrub(text))

@@ -73,8 +73,9 @@ class DeclaredService:
         try:
             return make(name, options, self.folder) if make else construct(name=name, **options)
         except (TypeError, ValueError) as exc:
-            text = str(getattr(exc, "message", exc))
-            raise ConfigurationError(f"{self.source}: {text}", service=self.name) from exc
+            what = f"{self.source}: {getattr(exc, 'message', exc)}"
+            hint = getattr(exc, "hint", None)
+            raise ConfigurationError(what, service=self.name, hint=hint) from exc
 
     def _plugin_class(self) -> type[ServicePlugin]:
         try:

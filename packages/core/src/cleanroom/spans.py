@@ -26,7 +26,6 @@ __all__ = [
     "environment_start_span",
     "environment_stop_span",
     "health_check_span",
-    "isolate_span",
     "launch_span",
     "plugin_start_span",
     "plugin_stop_span",
@@ -45,9 +44,8 @@ class Span:
     def set(self, key: str, value: str | int | float | bool) -> None:
         """Set an attribute. A value whose key names a secret is hidden."""
         if self._otel is not None:
-            self._otel.set_attribute(
-                key, hide_secrets(key, value) if isinstance(value, str) else value
-            )
+            shown = hide_secrets(key, value) if isinstance(value, str) else value
+            self._otel.set_attribute(key, shown)
 
 
 def environment_start_span() -> AbstractContextManager[Span]:
@@ -73,11 +71,6 @@ def plugin_stop_span(name: str) -> AbstractContextManager[Span]:
 def health_check_span(name: str) -> AbstractContextManager[Span]:
     """Span over one health check of the service `name`: `cleanroom.service.health_check`."""
     return _service_span("cleanroom.service.health_check", name)
-
-
-def isolate_span(name: str) -> AbstractContextManager[Span]:
-    """Span over making a clean slice of the service `name`: `cleanroom.service.isolate`."""
-    return _service_span("cleanroom.service.isolate", name)
 
 
 def provision_span() -> AbstractContextManager[Span]:
@@ -145,7 +138,7 @@ def _record_once(otel: OtelSpan, exc: Exception) -> None:
     """Record the error on the innermost span it passes, and on no other."""
     from opentelemetry.trace import Status, StatusCode
 
-    if "_cleanroom_recorded" in exc.__dict__:
+    if _recorded(exc):
         return
     kind = type(exc).__qualname__
     text = scrub(getattr(exc, "message", None) or str(exc))
@@ -153,3 +146,11 @@ def _record_once(otel: OtelSpan, exc: Exception) -> None:
     otel.set_status(Status(StatusCode.ERROR, text))
     otel.add_event("exception", {"exception.type": kind, "exception.message": text})
     exc.__dict__["_cleanroom_recorded"] = True
+
+
+def _recorded(exc: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether an error was recorded, as it is or as the one from which it was raised."""
+    if exc is None or id(exc) in seen:
+        return False
+    cause = exc.__cause__ or (exc.__context__ if exc.__suppress_context__ else None)
+    return "_cleanroom_recorded" in exc.__dict__ or _recorded(cause, seen | {id(exc)})

@@ -37,7 +37,8 @@ def copy_content(server: Server, database: str, template: str, name: str) -> boo
         name: Of the database to make.
 
     Returns:
-        Whether it was made: a large database and one with large objects are not copied.
+        Whether it holds all of that: a large database, one with large objects, and one with
+        other tables than the template has are not copied.
 
     Raises:
         psycopg.Error: Something could not be copied.
@@ -48,8 +49,11 @@ def copy_content(server: Server, database: str, template: str, name: str) -> boo
         if row is None or int(str(row[0])) > _LARGEST or row[1]:
             return False
         _databases.clone(server.admin, template, name)
+        ours = source.execute(_OURS).fetchall()
         with server.connect_to_undo(name) as target:
-            for kind, relation, columns in source.execute(_OURS).fetchall():
+            if set(target.execute(_OURS).fetchall()) != set(ours):
+                return False
+            for kind, relation, columns in ours:
                 if kind == "S":
                     _copy_sequence(source, target, str(relation))
                 else:

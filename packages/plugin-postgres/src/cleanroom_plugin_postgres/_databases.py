@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -132,6 +133,12 @@ def run_all(connection: Connection, statements: Sequence[str]) -> list[list[tupl
     while cursor.nextset():
         rows.append(cursor.fetchall() if cursor.description else [])
     return rows
+
+
+def unused_name(connection: Connection, prefix: str) -> str:
+    """Return the first of `prefix_1`, `prefix_2`, ... that no database has."""
+    names = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+    return next(name for n in itertools.count(1) if (name := f"{prefix}_{n}") not in names)
 
 
 def clone(connection: Connection, source: str, target: str) -> None:

@@ -119,7 +119,6 @@ class _Pool:
         self._lock = threading.Lock()
         self._slots: list[Slot] = []
         self._free: list[Slot] = []
-        self._kept = 0
         self._server: Server | None = None
         self._spares = Spares(handle.metadata)
 
@@ -157,8 +156,7 @@ class _Pool:
         """
         with self._lock:
             slot = next(slot for slot in self._slots if slot.name == database)
-            self._kept += 1
-            name = f"{slot.name}_kept_{self._kept}"
+            name = _databases.unused_name(self._own.admin, f"{slot.name}_kept")
             if not self._copy_aside(slot, name):
                 slot.disconnect()
                 _databases.rename(self._own.admin, slot.name, name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from cleanroom import ServiceError, ServiceHandle
+from cleanroom import ServiceError, ServiceHandle, ValidationError
 from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime import _container_arguments as checked
 from cleanroom_runtime._container import log_tail, state
@@ -80,6 +80,8 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         health_timeout: float = 2.0,
     ) -> None:
         super().__init__(name, image, start_timeout=start_timeout, health_timeout=health_timeout)
+        if self._image is None:
+            raise ValidationError("image is None", hint="name the image to run")
         self._ports = checked.ports(ports)
         self._env: Mapping[str, str] = checked.env(env or {})
         self._files: Mapping[str, bytes | Path] = checked.files(files or {})

@@ -47,6 +47,17 @@ def has_logs(service: Service) -> None:
         )
 
 
+def are_not_left_out(plugin: ServicePlugin, suite: PluginConformance) -> None:
+    """Slices, where they are offered, are checked."""
+    missing = sorted({"test_slice_is_clean", "test_slices_do_not_meet"} & suite.left_out.keys())
+    who = f"{type(suite).__name__} leaves out {' and '.join(missing)}"
+    require(
+        not missing or not isinstance(plugin, SupportsIsolation),
+        f"{who}, though the plugin offers slices",
+        "take it out of left_out",
+    )
+
+
 def slice_is_clean(service: Service, suite: PluginConformance) -> None:
     """A slice, where they are offered, is live, keeps its address, and is clean each time."""
     plugin, handle = _isolating(service), service.handle

@@ -10,15 +10,16 @@ import pytest
 from cleanroom import ServiceHandle, ServicePlugin
 from cleanroom.testing import _capability_checks, _life_checks, _plugin_checks, _service_checks
 from cleanroom.testing._service import Service, Services, services_of
-from cleanroom.testing._verdict import refuse_silent_overrides, reject
+from cleanroom.testing._verdict import leave_out, refuse_silent_overrides, reject
 
 
 class PluginConformance:
     """Checks that a service plugin keeps what the protocol promises.
 
     Derive a test class from this one and fill in the fixture `plugin`. Each check says what the
-    plugin did and what to mend. A check that cannot hold for a plugin is overridden and marked
-    `pytest.mark.xfail(reason="...")`; overriding one without a reason is an error.
+    plugin did and what to mend. A check that does not apply to a plugin is named in `left_out`. One
+    that applies and cannot hold is overridden and marked `pytest.mark.xfail(reason="...")`;
+    overriding one without a reason is an error.
 
     Some checks need more than a plugin, if it does not derive from `cleanroom_runtime.BasePlugin`:
     `kill` and `failing_plugin`. Slices are checked for what is in them with `write` and `read`.
@@ -27,10 +28,15 @@ class PluginConformance:
     wrong_arguments: ClassVar[Mapping[str, object]] = {}
     """A wrong value for each further argument of the constructor that has one."""
 
+    left_out: ClassVar[Mapping[str, str]] = {}
+    """Checks that do not apply to the plugin, by name, and why, for instance
+    `{"test_slice_is_clean": "the API is no store"}`. One that is not named here is skipped."""
+
     def __init_subclass__(cls) -> None:
-        """Refuse a check that is overridden without a reason."""
+        """Leave out what does not apply; refuse a check that is overridden without a reason."""
         super().__init_subclass__()
-        refuse_silent_overrides(PluginConformance, cls)
+        leave_out(PluginConformance, cls, cls.left_out)
+        refuse_silent_overrides(PluginConformance, cls, cls.left_out)
 
     # -- what the author fills in
 
@@ -75,6 +81,7 @@ class PluginConformance:
     def test_is_a_plugin(self, plugin: ServicePlugin) -> None:
         """It has the four members, a name that stays, and the API version of this core."""
         _plugin_checks.is_a_plugin(plugin)
+        _capability_checks.are_not_left_out(plugin, self)
 
     def test_constructor_refuses_wrong_arguments(self, plugin: ServicePlugin) -> None:
         """A wrong argument is a `ValidationError` that names argument and value."""

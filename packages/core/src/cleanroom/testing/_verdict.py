@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 import pytest
+
+from cleanroom._errors import nearest
 
 _REASONS = ("xfail", "skip", "skipif")
 
@@ -26,23 +29,51 @@ def require(holds: object, found: str, mend: str) -> None:
         reject(found, mend)
 
 
-def refuse_silent_overrides(kit: type, suite: type) -> None:
+def leave_out(kit: type, suite: type, left_out: Mapping[str, str]) -> None:
+    """Take checks out of a suite; fail where one is no check, or the reason is missing.
+
+    Args:
+        kit: The class with the checks.
+        suite: A class derived from it.
+        left_out: Names of checks, and why they do not apply.
+    """
+    for name, reason in left_out.items():
+        require(
+            name in _checks(kit),
+            f"{suite.__name__}.left_out names {name!r}, which is no check of the conformance kit",
+            nearest(name, _checks(kit)),
+        )
+        require(
+            reason.strip(),
+            f"{suite.__name__}.left_out does not say why {name} does not apply",
+            f'write left_out = {{"{name}": "..."}}',
+        )
+        setattr(suite, name, None)
+
+
+def refuse_silent_overrides(kit: type, suite: type, left_out: Collection[str]) -> None:
     """Fail where a suite overrides a check of the kit and does not say why.
 
     Args:
         kit: The class with the checks.
         suite: A class derived from it.
+        left_out: Names of checks that were taken out of it.
     """
-    checks = [name for name in vars(kit) if name.startswith("test_")]
-    for name in checks:
+    for name in _checks(kit):
         own = inspect.getattr_static(suite, name, None)
-        if own is not vars(kit)[name] and not _states_a_reason(own):
+        if name in left_out or own is vars(kit)[name]:
+            continue
+        if not _states_a_reason(own):
             reject(
                 f"{suite.__name__}.{name} overrides a check of the conformance kit and does not "
                 "say why",
                 "give your own test another name; or, where the check cannot hold for this "
                 'plugin, mark the override with @pytest.mark.xfail(reason="...")',
             )
+
+
+def _checks(kit: type) -> list[str]:
+    return [name for name in vars(kit) if name.startswith("test_")]
 
 
 def _states_a_reason(check: object) -> bool:
