@@ -92,6 +92,19 @@ def test_clear_everything(cli: Cli, root: Path) -> None:
     assert cli("cache", "clear").out == "Removed 0 prepared directories, 0 B.\n"
 
 
+def test_clear_what_cannot_be_used(cli: Cli, root: Path) -> None:
+    """What an earlier version made, or a killed run left, is removed when all is."""
+    old = root / "postgres" / ("0" * 24)
+    (old / "content").mkdir(parents=True)
+    (old / "lock").touch()
+    (old / "content" / "data").write_bytes(bytes(1024**2))
+    os.utime(old / "content", (0, 0))
+    assert cli("cache", "clear", "postgres").code == 0
+    assert old.exists()
+    assert cli("cache", "clear").out == "Removed 2 prepared directories, 1.0 MiB.\n"
+    assert list(root.glob("*/*")) == []
+
+
 def test_no_home(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a home, and without a word where else to put it, there is no cache."""
     monkeypatch.delenv("CLEANROOM_CACHE_DIR", raising=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cleanroom_runtime._cache import CachedDirectory
 
 
@@ -87,7 +89,8 @@ def clear(kinds: tuple[str, ...]) -> int:
     from cleanroom import ConfigurationError
     from cleanroom._errors import nearest
     from cleanroom_cli._output import in_bytes, plural
-    from cleanroom_runtime._cache import cached_directories
+    from cleanroom_runtime._cache import cache_root, cached_directories
+    from cleanroom_runtime._prune import prune
 
     found = cached_directories()
     known = {each.kind for each in found}
@@ -95,6 +98,8 @@ def clear(kinds: tuple[str, ...]) -> int:
         if kind not in known:
             raise ConfigurationError(f"the cache has no {kind!r}", hint=nearest(kind, known))
     doomed = [each for each in found if not kinds or each.kind in kinds]
+    root = cache_root()
+    before = _bytes_in(root)
     failed = 0
     for each in doomed:
         try:
@@ -102,7 +107,14 @@ def clear(kinds: tuple[str, ...]) -> int:
         except OSError as exc:
             failed += 1
             click.echo(f"{each.folder} could not be removed: {exc.strerror or exc}", err=True)
-    freed = in_bytes(sum(each.size for each in doomed if not each.folder.exists()))
-    count = plural(len(doomed) - failed, "prepared directory", "prepared directories")
+    useless = prune(root, unused_for=0) if root and not kinds else []  # what no run can use
+    freed = in_bytes(before - _bytes_in(root))
+    gone = len(doomed) - failed + len(useless)
+    count = plural(gone, "prepared directory", "prepared directories")
     click.echo(f"Removed {count}, {freed}.")
     return 1 if failed else 0
+
+
+def _bytes_in(root: Path | None) -> int:
+    files = root.rglob("*") if root else ()
+    return sum(path.lstat().st_size for path in files if not path.is_dir())
