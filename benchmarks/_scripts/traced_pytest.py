@@ -81,68 +81,13 @@ def note(name, is_step, span):
             marks.append((name, ended))
 
 
-class Noted:
-    """Notes how far pytest is."""
-
-    @staticmethod
-    def _hooks():
-        import pytest
-
-        last = pytest.hookimpl(trylast=True)
-        around = pytest.hookimpl(wrapper=True, tryfirst=True)
-
-        class Hooks:
-            @last
-            def pytest_configure(self):
-                mark("pytest loads its plugins")
-
-            @last
-            def pytest_collection_finish(self):
-                mark("pytest collects (the tests import psycopg)")
-
-            @around
-            def pytest_fixture_setup(self, fixturedef):
-                result = yield
-                mark(f"fixture {fixturedef.argname}")
-                return result
-
-            @around
-            def pytest_runtest_call(self):
-                mark("before the test")
-                result = yield
-                mark("the test")
-                return result
-
-            @around
-            def pytest_runtest_teardown(self):
-                mark("report of the test")
-                result = yield
-                mark("fixtures are torn down")
-                return result
-
-            @around
-            def pytest_sessionfinish(self):
-                result = yield
-                mark("pytest's summary")
-                return result
-
-            @around
-            def pytest_unconfigure(self):
-                result = yield
-                mark("the run is stopped")
-                return result
-
-        return Hooks()
-
-
 def first_process(event, arguments):
-    global processes
-    if event == "subprocess.Popen" and not processes:
-        processes += 1
-        spans.append(("first process is made", time.monotonic(), time.monotonic()))
+    if event == "subprocess.Popen" and not any(name == FIRST_PROCESS for name, _, _ in spans):
+        now = time.monotonic()
+        spans.append((FIRST_PROCESS, now, now))
 
 
-processes = 0
+FIRST_PROCESS = "the first process is made"
 sys.addaudithook(first_process)
 sys.meta_path.insert(0, SpansNotedFinder())
 sys.path[0] = os.getcwd()  # as with -m
@@ -150,7 +95,56 @@ sys.path[0] = os.getcwd()  # as with -m
 import pytest  # noqa: E402
 
 mark("pytest is imported")
-code = pytest.main(sys.argv[1:], plugins=[Noted._hooks()])
+
+last = pytest.hookimpl(trylast=True)
+around = pytest.hookimpl(wrapper=True, tryfirst=True)
+
+
+class Hooks:
+    """Note how far pytest is."""
+
+    @last
+    def pytest_configure(self):
+        mark("pytest loads its plugins")
+
+    @last
+    def pytest_collection_finish(self):
+        mark("pytest collects (the tests import psycopg)")
+
+    @around
+    def pytest_fixture_setup(self, fixturedef):
+        result = yield
+        mark(f"fixture {fixturedef.argname}")
+        return result
+
+    @around
+    def pytest_runtest_call(self):
+        mark("before the test")
+        result = yield
+        mark("the test")
+        return result
+
+    @around
+    def pytest_runtest_teardown(self):
+        mark("report of the test")
+        result = yield
+        mark("fixtures are torn down")
+        return result
+
+    @around
+    def pytest_sessionfinish(self):
+        result = yield
+        mark("pytest's summary")
+        return result
+
+    @around
+    def pytest_unconfigure(self):
+        result = yield
+        mark("the run is stopped")
+        return result
+
+
+code = pytest.main(sys.argv[1:], plugins=[Hooks()])
 mark("pytest returns")
 print("\n" + json.dumps({"marks": marks, "spans": spans}), flush=True)
 sys.exit(code)
