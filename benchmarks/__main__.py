@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         session = Session(options, Path(folder))
         stopped = _measure_until_stopped(session, asked.only or MEASUREMENTS)
     end_progress()
+    if asked.quick:
+        session.marks.clear()  # they are about more than a quick run measures
     _print_tables(session)
     if stopped:
         print("\nStopped on the way: of some there are fewer samples than asked for.")
@@ -76,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         help="numbers of tests between which the next one is taken, two at least, for all alike; "
         "repeatable (default: 10, 50 and 200; 10 and 50 where one test is slow)",
     )
-    add("--quick", action="store_true", help="1 run of a small choice: does it work at all?")
+    add(
+        "--quick", action="store_true", help="1 run of a small choice, without marks: does it work?"
+    )
     add("--output", type=Path, default=RESULTS / "latest.json", metavar="FILE")
     return parser
 

@@ -17,20 +17,20 @@ from benchmarks._process import BenchmarkError, child_environment, run
 from benchmarks._rounds import part_rounds
 from benchmarks._session import SCRIPTS, Session
 from benchmarks.cold import WORK
-from benchmarks.postgres_contenders import OURS
+from benchmarks.postgres_contenders import BARE, OURS
 
 PATH = "Where the time goes: cold, {name}, step after step"
 MOMENTS = "Where the time goes: cold, {name}, after the process was made"
 TOTAL = "in all"
 REST = "between these medians and that of all"
 
-_EXPECTED = {"start", "provision", "launch", "wait until it answers"}
+_EXPECTED = {"start", "provision", "launch", "the wait for an answer"}
 
 
 def measure_breakdown(session: Session) -> None:
-    """Take apart the cold run that `cold` measures, on each backend."""
-    for backend in session.options.backends:
-        contender = OURS[backend]
+    """Take apart the cold run that `cold` measures, on each backend, and that of the floor."""
+    ours = [OURS[backend] for backend in session.options.backends]
+    for contender in [BARE, *ours]:
         suite = session.suite(contender, WORK, 1)
         title = PATH.format(name=contender.name)
         part_rounds(session, contender, partial(_take, session, contender, suite), title=title)
@@ -46,11 +46,14 @@ def _take(session: Session, contender: Contender, suite: Path) -> dict[str, dict
     if not re.search(r"^1 passed\b", result.output, re.MULTILINE):
         raise BenchmarkError(f"not 1 passed:\n{result.output[-2000:]}")
     told = json.loads(result.output.splitlines()[-1])
+    steps = _steps(told, result.began, result.ended)
+    if contender is BARE:
+        return {PATH.format(name=contender.name): steps}
     missing = _EXPECTED - {name for name, _, _ in told["spans"]}
     if missing:
         raise BenchmarkError(f"the trace has no span of: {', '.join(sorted(missing))}")
     return {
-        PATH.format(name=contender.name): _steps(told, result.began, result.ended),
+        PATH.format(name=contender.name): steps,
         MOMENTS.format(name=contender.name): _moments(told, result.began),
     }
 

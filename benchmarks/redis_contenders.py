@@ -42,7 +42,10 @@ from testcontainers.community.redis import RedisContainer
 
 @pytest.fixture(scope="session")
 def shared_client():
-    with RedisContainer(os.environ["BENCH_REDIS_IMAGE"]) as container:
+    image = os.environ["BENCH_REDIS_IMAGE"]
+    # As the official image does by itself; one that is Debian's Redis refuses all others.
+    command = "redis-server --protected-mode no"
+    with RedisContainer(image).with_command(command) as container:
         with container.get_client() as client:
             yield client
 

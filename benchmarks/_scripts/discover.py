@@ -1,23 +1,23 @@
-"""Find plugins among all installed distributions; print the seconds.
+"""Find plugins among all installed distributions; print the seconds, and how many there are.
 
-Further distributions are those of the folders in PYTHONPATH.
+With the argument `importlib.metadata` this finds them, and not Cleanroom. Each time is that of the
+first question in a process. Further distributions are those of the folders in PYTHONPATH.
 """
 
 import importlib.metadata
 import json
+import sys
 import time
 
 from cleanroom import discovery
 
-number = sum(1 for _ in importlib.metadata.distributions())  # warms the system's caches
-
 began = time.perf_counter()
-list(importlib.metadata.entry_points(group="cleanroom.plugins"))
-floor = time.perf_counter() - began
+if sys.argv[1:] == ["importlib.metadata"]:
+    found = {point.name for point in importlib.metadata.entry_points(group="cleanroom.plugins")}
+else:
+    found = {entry.name for entry in discovery.installed()}
+seconds = time.perf_counter() - began
 
-began = time.perf_counter()
-found = {entry.name for entry in discovery.installed()}
-ours = time.perf_counter() - began
-
-assert found >= {"postgres", "redis", "http"}
-print(json.dumps({"distributions": number, "importlib.metadata": floor, "cleanroom": ours}))
+assert "postgres" in found
+number = sum(1 for _ in importlib.metadata.distributions())
+print(json.dumps({"seconds": seconds, "distributions": number}))

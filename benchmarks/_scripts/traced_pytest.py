@@ -24,7 +24,7 @@ STEPS = {
     "plugin_start_span": "start",
     "provision_span": "provision",
     "launch_span": "launch",
-    "wait_ready_span": "wait until it answers",
+    "wait_ready_span": "the wait for an answer",
 }
 """The spans that divide the start of a service into steps."""
 
@@ -69,7 +69,7 @@ def noted(function, make):
 def note(name, is_step, span):
     on_path = is_step and threading.current_thread() is threading.main_thread()
     if on_path:
-        mark(f"until {name} begins")
+        mark(f"before {name}")
     began = time.monotonic()
     try:
         with span as opened:
@@ -78,7 +78,7 @@ def note(name, is_step, span):
         ended = time.monotonic()
         spans.append((name, began, ended))
         if on_path:
-            marks.append((name, ended))
+            marks.append(("rest of the start" if name == "start" else name, ended))
 
 
 def first_process(event, arguments):
