@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A missed mark is printed, and no error.
     """
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.tests and len(set(asked.tests)) < 2:
+        parser.error("a slope needs two different numbers of --tests at least")
     options = _options(asked)
     facts = _machine.facts()
     print("\n".join(f"{name:>9}: {fact}" for name, fact in facts.items()))
