@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,9 @@ SLOPES = [
     Figure("next", "odd", "ms", samples=[-1.0]),
 ]
 
+OVER = Mark("next", "ours", 1, ("floor",), over=True)
+HIGHEST = Mark("next", "ours", 0.5, ("floor", "other"))
+
 
 @pytest.mark.parametrize(
     ("mark", "verdict"),
@@ -66,16 +70,16 @@ SLOPES = [
         (Mark("cold", "ours", 1.6, ("floor",)), "MISSED: 1.70x floor, at most 1.6x"),
         (Mark("cold", "ours", 1.7, ("floor",)), "met: 1.70x floor, at most 1.7x"),
         (Mark("cold", "ours", 160.0), "MISSED: 170 ms, at most 160 ms"),
-        (Mark("next", "ours", 1, ("floor",), over=True), "MISSED: 1.50 ms over floor, at most 1 ms over it"),
-        (Mark("next", "ours", 2, ("floor",), over=True), "met: 1.50 ms over floor, at most 2 ms over it"),
-        (Mark("next", "ours", 0.5, ("floor", "other")), "met: 0.50x the highest of the others, at most 0.5x"),
+        (OVER, "MISSED: 1.50 ms over floor, at most 1 ms over it"),
+        (replace(OVER, limit=2), "met: 1.50 ms over floor, at most 2 ms over it"),
+        (HIGHEST, "met: 0.50x the highest of the others, at most 0.5x"),
         (Mark("cold", "absent", 160.0), ""),
         (Mark("cold", "ours", 1.6, ("absent",)), ""),
         (Mark("cold", "ours", 1.6, ("floor", "absent")), ""),
         (Mark("next", "ours", 1.6, ("odd",)), ""),
         (Mark("warm", "ours", 1.6), ""),
     ],
-)  # fmt: skip
+)
 def test_a_mark_says_whether_it_is_met(mark, verdict):
     judgement = mark.judge([*FIGURES, *SLOPES])
     assert (str(judgement) if judgement else "") == verdict

@@ -34,7 +34,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 def test_the_readme_names_every_measurement() -> None:
     """Each name that `--only` takes is in the README, in order, and no other."""
-    named = re.findall(r"^\| `([a-z-]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"^\| `([a-z][a-z-]*)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert named == list(MEASUREMENTS)
 
 
