@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def _options(asked: argparse.Namespace) -> Options:
     return options.with_choice(asked.tables or (), asked.tests or ())
 
 
-def _measure_until_stopped(session: Session, names: Sequence[str]) -> bool:
+def _measure_until_stopped(session: Session, names: Collection[str]) -> bool:
     """Measure; on Ctrl-C or SIGTERM keep what there is and return True."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

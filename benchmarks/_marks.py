@@ -32,7 +32,7 @@ class Mark:
         if not self.relative_to:
             return Judgement(value <= self.limit, f"{number(value)}{unit}", f"{self.limit:g}{unit}")
         others = [find(figures, self.work, name) for name in self.relative_to]
-        bases = [base.median for other in others if other and (base := other.summary())]
+        bases = [found.median for other in others if other and (found := other.summary())]
         if len(bases) != len(self.relative_to):
             return None
         base = max(bases)

@@ -85,7 +85,12 @@ def run(
         )
         hung = threading.Event()
         # Not wait(timeout), which looks every 50 ms only.
-        watchdog = threading.Timer(timeout, lambda: (hung.set(), process.kill()))
+
+        def give_up() -> None:
+            hung.set()
+            process.kill()
+
+        watchdog = threading.Timer(timeout, give_up)
         watchdog.start()
         try:
             code = process.wait()

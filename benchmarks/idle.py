@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from benchmarks._contenders import Contender
 from benchmarks._environments import python_of
@@ -74,7 +75,7 @@ def measure_imports(session: Session) -> None:
     contenders = [Contender(name=name, environment="plugins") for name in _STATEMENTS]
 
     def take(contender: Contender) -> list[float | None]:
-        command = [python_of(contender.environment), *_STATEMENTS[contender.name]]
+        command: list[str | Path] = [python_of(contender.environment), *_STATEMENTS[contender.name]]
         environment = child_environment(session.cache("imports"))
         return [run(command, environment=environment, folder=session.folder).seconds * 1000]
 
