@@ -1,33 +1,41 @@
-"""Who is measured: what to install, how its suite gets a database, how it is run."""
+"""Who is measured: what to install, how its suite gets a service, how it is run."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-IMAGE_VARIABLE = "CLEANROOM_TEST_POSTGRES_IMAGE"
-IMAGE = os.environ.get(IMAGE_VARIABLE, "cleanroom-test/postgres:15")
-"""The image that every contender with containers runs."""
+IMAGE = os.environ.get("CLEANROOM_TEST_POSTGRES_IMAGE", "cleanroom-test/postgres:15")
+"""The PostgreSQL image that every contender with containers runs."""
+
+REDIS_IMAGE = os.environ.get("CLEANROOM_TEST_REDIS_IMAGE", "cleanroom-test/redis:7")
+"""The Redis image that every contender with containers runs."""
 
 
 def _nothing_missing() -> str | None:
     return None
 
 
+def _no_conftest(tables: int) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Contender:
-    """One way to give tests a database, or a floor to compare with."""
+    """One way to give tests a service, or a floor to compare with."""
 
     name: str
     environment: str
     """The requirements file it is installed from, without `.txt`."""
-    conftest: Callable[[int], str]
+    conftest: Callable[[int], str] = _no_conftest
     """The text of the suite's conftest, by the number of tables in the template (0: none).
 
-    It defines a fixture `connection`: a psycopg connection to the test's own database.
+    It defines a fixture `connection`, a psycopg connection to the test's own database; or for
+    Redis a fixture `client`.
     """
     kind: str | None = None
     """What its tests do, where that is not what the work asks for (floors)."""
@@ -36,12 +44,17 @@ class Contender:
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
     """What goes before the command, for instance to leave the rights of root."""
+    arguments: tuple[str, ...] = ()
+    """More arguments for pytest."""
     needs_server: bool = False
     """Whether it is given a server that runs already, in the variable BENCH_SERVER_URL."""
+    slow_tests: bool = False
+    """Whether one test takes so long that few of them give its cost precisely enough."""
     missing: Callable[[], str | None] = _nothing_missing
     """Returns why it cannot be measured here; None if it can."""
 
 
+@functools.cache
 def missing_image(image: str = IMAGE) -> str | None:
     """Return why an image cannot be run here; None if it can."""
     for engine in ("docker", "podman"):

@@ -42,6 +42,26 @@ def python_of(name: str) -> Path:
     return python
 
 
+def environment_on_top(folder: Path, base: Path, project: Path) -> Path:
+    """Make an environment with a project, on top of what the environment of `base` has.
+
+    Returns:
+        Its interpreter.
+
+    Raises:
+        BenchmarkError: if the project cannot be installed.
+    """
+    python = folder / "bin" / "python"
+    installer = _installer(python)
+    venv.create(folder, symlinks=True, with_pip=installer[0] == str(python))
+    [below] = base.parent.parent.glob("lib/python3*/site-packages")
+    [own] = folder.glob("lib/python3*/site-packages")
+    # As a site of its own, so that what is installed editable there is found as well.
+    (own / "below.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
+    _install([*installer, "--no-deps", "-e", str(project)])
+    return python
+
+
 def _digest(requirements: Path) -> str:
     """Return what the environment depends on: interpreter, requirements, our packages' metadata.
 

@@ -1,4 +1,4 @@
-"""Figures, the marks they are held against, and the file that keeps the raw samples."""
+"""Figures, and the file that keeps the raw samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks._timing import Summary, summarize
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
@@ -43,33 +43,6 @@ class Figure:
         return summarize(self.samples) if self.samples else None
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A limit on one figure's median: absolute, or as a multiple of another contender's."""
-
-    work: str
-    contender: str
-    limit: float
-    relative_to: str | None = None
-
-    def verdict(self, figures: Sequence[Figure]) -> str:
-        """Say whether the mark is met; empty if there is nothing to hold against it."""
-        own = find(figures, self.work, self.contender)
-        median = own.summary() if own else None
-        if own is None or median is None:
-            return ""
-        value, unit = median.median, f" {own.unit}"
-        wanted = f"{self.limit:g}{unit}"
-        if self.relative_to is not None:
-            other = find(figures, self.work, self.relative_to)
-            base = other.summary() if other else None
-            if base is None:
-                return ""
-            value = value / base.median
-            wanted = f"{self.limit:g}x {self.relative_to}"
-        return f"{'met' if value <= self.limit else 'MISSED'}: at most {wanted}"
-
-
 def find(figures: Sequence[Figure], work: str, contender: str) -> Figure | None:
     """Return the figure of one contender for one work; None if it was not asked for."""
     matching = (f for f in figures if f.work == work and f.contender == contender)
@@ -79,7 +52,7 @@ def find(figures: Sequence[Figure], work: str, contender: str) -> Figure | None:
 def write_json(
     file: Path,
     figures: Sequence[Figure],
-    marks: Sequence[Mark],
+    marks: Sequence[Mapping[str, object]],
     facts: Mapping[str, object],
 ) -> None:
     """Write everything there is, every raw sample included."""
@@ -88,7 +61,7 @@ def write_json(
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "facts": dict(facts),
         "figures": [asdict(figure) for figure in figures],
-        "marks": [{**asdict(mark), "verdict": mark.verdict(figures)} for mark in marks],
+        "marks": [dict(mark) for mark in marks],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

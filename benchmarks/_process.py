@@ -37,6 +37,9 @@ class Run:
     gone_after: float | None
     """Seconds until its last descendant was gone as well; None where that cannot be seen."""
     output: str
+    began: float
+    """On the monotonic clock, which all processes of a machine share; so is `ended`."""
+    ended: float
 
 
 @contextlib.contextmanager
@@ -71,7 +74,7 @@ def run(
     others = set(_children_of(os.getpid()))
     # A file and no pipe: a helper that keeps the output open must not be waited for.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        began = time.perf_counter()
+        began = time.monotonic()
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=folder,
@@ -82,7 +85,12 @@ def run(
         )
         hung = threading.Event()
         # Not wait(timeout), which looks every 50 ms only.
-        watchdog = threading.Timer(timeout, lambda: (hung.set(), process.kill()))
+
+        def give_up() -> None:
+            hung.set()
+            process.kill()
+
+        watchdog = threading.Timer(timeout, give_up)
         watchdog.start()
         try:
             code = process.wait()
@@ -91,7 +99,7 @@ def run(
             raise
         finally:
             watchdog.cancel()
-        ended = time.perf_counter()
+        ended = time.monotonic()
         if hung.is_set():
             _kill(process, others)
             raise BenchmarkError(f"{command[0]} hung for {timeout:.0f} s")
@@ -101,7 +109,7 @@ def run(
     if code != 0:
         shown = " ".join(str(part) for part in command)
         raise BenchmarkError(f"{shown} ended with {code}:\n{_tail(text)}")
-    return Run(ended - began, gone_after, text)
+    return Run(ended - began, gone_after, text, began, ended)
 
 
 def child_environment(cache: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -125,12 +133,12 @@ def _await_descendants(others: set[int], since: float) -> float | None:
         time.sleep(1.0)
         return None
     while remaining := _reap(set(_children_of(os.getpid())) - others):
-        if time.perf_counter() - since > SETTLE_TIMEOUT:
+        if time.monotonic() - since > SETTLE_TIMEOUT:
             names = ", ".join(_command_line(pid) for pid in sorted(remaining))
             _kill_descendants(others)
             raise BenchmarkError(f"still there {SETTLE_TIMEOUT:.0f} s after the end: {names}")
         time.sleep(0.002)
-    return time.perf_counter() - since
+    return time.monotonic() - since
 
 
 def _kill(process: subprocess.Popen[bytes], others: set[int]) -> None:

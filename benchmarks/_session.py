@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks._contenders import Contender
 from benchmarks._environments import python_of
 from benchmarks._figures import Figure
+from benchmarks._marks import Mark
+from benchmarks._options import Options
 from benchmarks._process import BenchmarkError, Run, child_environment, run
 from benchmarks._suites import Work, write_suite
 
 SCRIPTS = Path(__file__).resolve().parent / "_scripts"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for on the command line."""
-
-    runs: int
-    sizes: tuple[int, ...]
-    """Numbers of tests between which the cost of the next one is taken."""
-    works: tuple[Work, ...]
-    """Of which the cost of the next test is taken."""
 
 
 @dataclass
@@ -38,13 +31,27 @@ class Session:
     options: Options
     folder: Path
     figures: list[Figure] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    floors: dict[str, str] = field(default_factory=dict)
+    """By work, the name of the contender that others are shown as multiples of."""
+    took: dict[str, float] = field(default_factory=dict)
+    """By measurement, the seconds it took."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """By measurement, why it could not be taken at all."""
     server_url: str | None = None
+    _suites: int = 0
 
-    def figure(self, work: str, contender: str, unit: str = "ms") -> Figure:
+    def figure(self, work: str, contender: str, unit: str) -> Figure:
         """Start a figure of one contender."""
         figure = Figure(work, contender, unit)
         self.figures.append(figure)
         return figure
+
+    def set_unit(self, work: str, unit: str) -> None:
+        """Say what the figures of a work are counted in."""
+        for figure in self.figures:
+            if figure.work == work:
+                figure.unit = unit
 
     def why_missing(self, contender: Contender) -> str | None:
         """Return why a contender cannot be measured here; None if it can.
@@ -61,8 +68,16 @@ class Session:
 
     def suite(self, contender: Contender, work: Work, tests: int) -> Path:
         """Write a suite and return its folder."""
-        name = re.sub(r"\W+", "-", f"{contender.name}-{work}-{tests}")
-        return write_suite(self.folder / "suites" / name, contender, work, tests)
+        return write_suite(self.suite_folder(f"{contender.name} {work}"), contender, work, tests)
+
+    def suite_folder(self, name: str) -> Path:
+        """Return where a suite goes, another folder each time.
+
+        Its path is short: a socket in it has to have one of 107 characters at most.
+        """
+        self._suites += 1
+        short = re.sub(r"\W+", "-", name)[:20]
+        return self.folder / "suites" / f"{self._suites}-{short}"
 
     def run_suite(
         self, contender: Contender, suite: Path, tests: int, cache: str, *options: str
@@ -77,7 +92,7 @@ class Session:
         if contender.needs_server:
             variables["BENCH_SERVER_URL"] = self.server_url or ""
         result = run(
-            [*contender.prefix, python, "-m", "pytest", "-q", *options, "."],
+            [*contender.prefix, python, "-m", "pytest", "-q", *contender.arguments, *options, "."],
             environment=child_environment(self.cache(cache), variables),
             folder=suite,
         )
@@ -85,14 +100,27 @@ class Session:
             raise BenchmarkError(f"not {tests} passed:\n{result.output[-2000:]}")
         return result
 
-    def run_script(self, contender: Contender, script: str, cache: str, *arguments: str) -> Run:
-        """Run one of our scripts with a contender's interpreter."""
+    def run_script(
+        self,
+        contender: Contender,
+        script: str,
+        cache: str,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+    ) -> tuple[Run, Any]:
+        """Run one of our scripts with a contender's interpreter.
+
+        Returns:
+            The run, and what the script printed as JSON in its last line.
+        """
         python = python_of(contender.environment)
-        return run(
+        given = {**contender.variables, **(variables or {})}
+        result = run(
             [*contender.prefix, python, SCRIPTS / script, *arguments],
-            environment=child_environment(self.cache(cache), contender.variables),
+            environment=child_environment(self.cache(cache), given),
             folder=self.folder,
         )
+        return result, json.loads(result.output.splitlines()[-1])
 
     def cache(self, name: str) -> Path:
         """Return the cache folder of this name, empty when it is first asked for."""

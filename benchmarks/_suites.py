@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,18 @@ _BODIES = {
             connection.commit()
             assert connection.execute("SELECT count(*) FROM t_000").fetchone() == (ROWS + 3,)
         """,
+    "rolls back": """
+        def test_rolls_back(connection, n):
+            for name in ("one", "two", "three"):
+                connection.execute("INSERT INTO t_000 (name) VALUES (%s)", (name,))
+            assert connection.execute("SELECT count(*) FROM t_000").fetchone() == (ROWS + 3,)
+            connection.rollback()
+        """,
+    "migrated when": """
+        def test_migrated_when(connection, n):
+            when, = connection.execute("SELECT extract(epoch FROM at) FROM migrated").fetchone()
+            Path(__file__).with_name("migrated.json").write_text(str(int(when >= BEGAN)))
+        """,
     "runs DDL": """
         def test_runs_ddl(connection, n):
             connection.execute("CREATE TABLE made_here (id bigint PRIMARY KEY, name text)")
@@ -39,6 +52,48 @@ _BODIES = {
             assert connection.execute("SELECT count(*) FROM made_here").fetchone() == (1,)
         """,
 }
+
+_SETTINGS = '[tool.pytest.ini_options]\naddopts = "-p no:cacheprovider"\n'
+
+_REDIS_HEAD = """\
+import pytest
+import redis
+
+
+@pytest.mark.parametrize("n", range({tests}))
+"""
+
+_REDIS_BODIES = {
+    "nothing": """\
+        def test_nothing(n):
+            assert redis
+        """,
+    "increments": """\
+        def test_increments(client, n):
+            assert client.incr("key") == 1
+        """,
+}
+
+_IDLE_CONFTEST = """\
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    threads = [Path(entry.path) for entry in os.scandir("/proc/self/task")]
+    processes = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+    left = {"threads": len(threads) - 1, "processes": len(processes)}
+    Path(__file__).with_name("left.json").write_text(json.dumps(left))
+"""
+
+_MIGRATED = """
+CREATE TABLE migrated (at timestamptz NOT NULL);
+INSERT INTO migrated VALUES (clock_timestamp());
+"""
 
 
 @dataclass(frozen=True)
@@ -60,18 +115,41 @@ def write_suite(folder: Path, contender: Contender, work: Work, tests: int) -> P
     """Write a suite of `tests` tests for a contender and return its folder."""
     folder.mkdir(parents=True)
     kind = contender.kind or work.kind
-    settings = '[tool.pytest.ini_options]\naddopts = "-p no:cacheprovider"\n'
-    _write(folder / "pyproject.toml", settings + contender.settings)
+    _write(folder / "pyproject.toml", _SETTINGS + contender.settings)
     _write(folder / "conftest.py", contender.conftest(work.tables))
     _write(folder / "test_suite.py", _test_module(kind, tests))
     (folder / "migrations").mkdir()
     for number in range(work.tables):
         _write(folder / "migrations" / f"{number:04}.sql", _migration(number))
+    if kind == "migrated when":
+        with (folder / "migrations" / f"{work.tables - 1:04}.sql").open("a") as last:
+            last.write(_MIGRATED)
+    return folder
+
+
+def write_redis_suite(folder: Path, contender: Contender, tests: int) -> Path:
+    """Write a suite of `tests` tests of Redis for a contender and return its folder."""
+    folder.mkdir(parents=True)
+    _write(folder / "pyproject.toml", _SETTINGS + contender.settings)
+    _write(folder / "conftest.py", contender.conftest(0))
+    body = _REDIS_BODIES[contender.kind or "increments"]
+    _write(folder / "test_suite.py", _REDIS_HEAD.format(tests=tests) + textwrap.dedent(body))
+    return folder
+
+
+def write_idle_suite(folder: Path) -> Path:
+    """Write a suite with one test that uses nothing, and notes at the end what is there anyway."""
+    folder.mkdir(parents=True)
+    _write(folder / "pyproject.toml", _SETTINGS)
+    if sys.platform == "linux":
+        _write(folder / "conftest.py", _IDLE_CONFTEST)
+    _write(folder / "test_suite.py", "def test_nothing():\n    pass\n")
     return folder
 
 
 def _test_module(kind: str, tests: int) -> str:
-    head = f"import psycopg\nimport pytest\n\nROWS = {ROWS}\n\n\n"
+    imports = "import time\nfrom pathlib import Path\n\nimport psycopg\nimport pytest\n\n"
+    head = f"{imports}ROWS = {ROWS}\nBEGAN = time.time()\n\n\n"
     parametrize = f'@pytest.mark.parametrize("n", range({tests}))\n'
     return head + parametrize + textwrap.dedent(_BODIES[kind]).lstrip()
 

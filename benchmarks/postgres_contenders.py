@@ -97,6 +97,7 @@ BY_HAND = Contender(
     environment="bare",
     conftest=lambda tables: _BY_HAND,
     needs_server=True,
+    slow_tests=True,
 )
 
 PROCESS = Contender(

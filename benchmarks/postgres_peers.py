@@ -66,6 +66,74 @@ def connection(server, maintenance, template):
     maintenance.execute("DROP DATABASE test_database WITH (FORCE)")
 """
 
+_IMAGE_BY_HAND = """\
+import os
+import subprocess
+import time
+
+import psycopg
+import pytest
+
+ENGINE = os.environ["BENCH_ENGINE"]
+
+
+def engine(*arguments):
+    done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def server():
+    container = engine(
+        "run", "--detach", "--publish", "127.0.0.1::5432", "--env", "POSTGRES_PASSWORD=secret",
+        "--env", "POSTGRES_INITDB_ARGS=--no-sync", "--tmpfs", "/var/lib/postgresql/data",
+        os.environ["BENCH_IMAGE"], "-c", "fsync=off", "-c", "synchronous_commit=off",
+        "-c", "full_page_writes=off",
+    )
+    try:
+        address = engine("port", container, "5432/tcp").splitlines()[0]
+        port = address.rpartition(":")[2]
+        yield f"host=127.0.0.1 port={port} user=postgres password=secret dbname=postgres"
+    finally:
+        engine("rm", "--force", "--volumes", container)
+
+
+@pytest.fixture
+def connection(server):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            connection = psycopg.connect(server)
+            break
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+    with connection:
+        yield connection
+"""
+
+_PY_PGLITE = """\
+from pathlib import Path
+
+import psycopg
+import pytest
+from py_pglite import PGliteConfig
+
+FOLDER = Path(__file__).with_name("pglite")
+
+
+@pytest.fixture(scope="session")
+def pglite_config():
+    return PGliteConfig(work_dir=FOLDER, socket_path=str(FOLDER / ".s.PGSQL.5432"))
+
+
+@pytest.fixture
+def connection(pglite_manager_custom):
+    with psycopg.connect(pglite_manager_custom.get_dsn()) as connection:
+        yield connection
+"""
+
 
 def _missing_unshare() -> str | None:
     if as_ordinary_user() and not shutil.which("unshare"):
@@ -73,11 +141,17 @@ def _missing_unshare() -> str | None:
     return None
 
 
+def _missing_node() -> str | None:
+    missing = [program for program in ("node", "npm") if not shutil.which(program)]
+    return f"it needs Node.js, and there is no {' and no '.join(missing)}" if missing else None
+
+
 PYTEST_POSTGRESQL = Contender(
     name="pytest-postgresql",
     environment="pytest-postgresql",
     conftest=lambda tables: _PYTEST_POSTGRESQL,
     prefix=as_ordinary_user(),
+    slow_tests=True,
     missing=_missing_unshare,
 )
 
@@ -86,7 +160,26 @@ TESTCONTAINERS = Contender(
     environment="testcontainers",
     conftest=lambda tables: _TESTCONTAINERS,
     variables={"TESTCONTAINERS_RYUK_DISABLED": "true", "BENCH_IMAGE": IMAGE},
+    slow_tests=True,
     missing=missing_image,
 )
 
-PEERS = (PYTEST_POSTGRESQL, TESTCONTAINERS)
+IMAGE_BY_HAND = Contender(
+    name="the image by hand, durability off, tmpfs",
+    environment="bare",
+    conftest=lambda tables: _IMAGE_BY_HAND,
+    variables={
+        "BENCH_IMAGE": IMAGE,
+        "BENCH_ENGINE": "docker" if shutil.which("docker") else "podman",
+    },
+    missing=missing_image,
+)
+"""What engine and image take by themselves: the floor of every contender with containers."""
+
+PY_PGLITE = Contender(
+    name="py-pglite",
+    environment="py-pglite",
+    conftest=lambda tables: _PY_PGLITE,
+    missing=_missing_node,
+)
+"""Its Node.js packages are installed in its first run, and kept for the others."""

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
-from benchmarks._figures import Figure, Mark, write_json
+from benchmarks.__main__ import main
+from benchmarks._figures import Figure, write_json
+from benchmarks._marks import Mark, as_data, number
 from benchmarks._process import BenchmarkError, adopted_orphans, child_environment, run
 from benchmarks._suites import Work, write_suite
-from benchmarks._table import render, work_table
+from benchmarks._table import marks_table, render, work_table
 from benchmarks._timing import interleave, slope, summarize
 from benchmarks.postgres_contenders import BARE, PROCESS
 
@@ -50,37 +53,74 @@ FIGURES = [
 ]
 
 
+SLOPES = [
+    Figure("next", "floor", "ms", samples=[2.0]),
+    Figure("next", "ours", "ms", samples=[3.5]),
+    Figure("next", "other", "ms", samples=[7.0]),
+    Figure("next", "odd", "ms", samples=[-1.0]),
+]
+
+OVER = Mark("next", "ours", 1, ("floor",), over=True)
+HIGHEST = Mark("next", "ours", 0.5, ("floor", "other"))
+
+
 @pytest.mark.parametrize(
     ("mark", "verdict"),
     [
-        (Mark("cold", "ours", 1.6, relative_to="floor"), "MISSED: at most 1.6x floor"),
-        (Mark("cold", "ours", 1.7, relative_to="floor"), "met: at most 1.7x floor"),
-        (Mark("cold", "ours", 160.0), "MISSED: at most 160 ms"),
+        (Mark("cold", "ours", 1.6, ("floor",)), "MISSED: 1.70x floor, at most 1.6x"),
+        (Mark("cold", "ours", 1.7, ("floor",)), "met: 1.70x floor, at most 1.7x"),
+        (Mark("cold", "ours", 160.0), "MISSED: 170 ms, at most 160 ms"),
+        (OVER, "MISSED: 1.50 ms over floor, at most 1 ms over it"),
+        (replace(OVER, limit=2), "met: 1.50 ms over floor, at most 2 ms over it"),
+        (HIGHEST, "met: 0.50x the highest of the others, at most 0.5x"),
         (Mark("cold", "absent", 160.0), ""),
-        (Mark("cold", "ours", 1.6, relative_to="absent"), ""),
+        (Mark("cold", "ours", 1.6, ("absent",)), ""),
+        (Mark("cold", "ours", 1.6, ("floor", "absent")), ""),
+        (Mark("next", "ours", 1.6, ("odd",)), ""),
         (Mark("warm", "ours", 1.6), ""),
     ],
 )
 def test_a_mark_says_whether_it_is_met(mark, verdict):
-    assert mark.verdict(FIGURES) == verdict
+    judgement = mark.judge([*FIGURES, *SLOPES])
+    assert (str(judgement) if judgement else "") == verdict
+
+
+def test_the_table_of_marks_has_those_that_there_are_figures_for():
+    marks = [Mark("cold", "ours", 1.6, ("floor",)), Mark("cold", "absent", 1)]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in
+            marks_table(marks, FIGURES).splitlines()[4:]]  # fmt: skip
+    assert rows == [["cold", "ours", "1.70x floor", "1.6x", "MISSED"]]
+    assert marks_table(marks[1:], FIGURES) == ""
+
+
+def test_numbers_have_about_three_digits():
+    assert [number(value) for value in (1234.5, 100, 12.34, 1.234, -0.5)] == [
+        "1234", "100", "12.3", "1.23", "-0.50",
+    ]  # fmt: skip
+
+
+def test_one_number_of_tests_gives_no_slope(capsys):
+    with pytest.raises(SystemExit):
+        main(["--only", "next", "--tests", "10"])
+    assert "two different numbers" in capsys.readouterr().err
 
 
 def test_the_table_of_a_work_shows_ratios_marks_and_who_is_left_out():
-    text = work_table(FIGURES, [Mark("cold", "ours", 1.6, relative_to="floor")], "floor")
+    text = work_table(FIGURES, [Mark("cold", "ours", 1.6, ("floor",))], "floor")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:]]
     assert rows == [
         ["floor", "100", "90.0", "130", "", "1.00x", ""],
-        ["ours", "170", "150", "180", "900", "1.70x", "MISSED: at most 1.6x floor"],
+        ["ours", "170", "150", "180", "900", "1.70x", "MISSED: 1.70x floor, at most 1.6x"],
         ["absent", "-", "-", "-", "-", "-", "left out: no engine answers"],
     ]
 
 
 def test_every_raw_sample_is_kept(tmp_path):
     file = tmp_path / "results" / "latest.json"
-    write_json(file, FIGURES, [Mark("cold", "ours", 1.6)], {"python": "3.11"})
+    write_json(file, FIGURES, as_data([Mark("cold", "ours", 1.6)], FIGURES), {"python": "3.11"})
     content = json.loads(file.read_text())
     assert content["figures"][1]["samples"] == [170.0, 150.0, 180.0]
-    assert content["marks"][0]["verdict"] == "MISSED: at most 1.6 ms"
+    assert content["marks"][0]["verdict"] == "MISSED: 170 ms, at most 1.6 ms"
 
 
 def test_a_run_is_timed_and_its_output_kept(tmp_path):

@@ -1,0 +1,88 @@
+"""Several services at once, and the suite of the shop."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from functools import partial
+
+from benchmarks._contenders import IMAGE, REDIS_IMAGE, Contender, missing_image
+from benchmarks._machine import ROOT
+from benchmarks._marks import Mark
+from benchmarks._rounds import sample_rounds
+from benchmarks._session import Session
+
+START = "Several services started by the API, until all answer"
+STOP = "Several services stopped by the API"
+END = "Several services: from the call that stops them until the process has ended"
+SHOP = "The suite of examples/shop, whole pytest process"
+
+SHOP_IMAGE = os.environ.get("CLEANROOM_TEST_SHOP_IMAGE", "cleanroom-test/shop:1")
+SHOP_TESTS = 24
+
+_NONE = Contender(
+    name="no service", environment="services", variables={"CLEANROOM_BACKEND": "process"}
+)
+_ALONE = {
+    name: dataclasses.replace(_NONE, name=f"{name} alone") for name in ("postgres", "redis", "http")
+}
+_ALL = dataclasses.replace(_NONE, name="the three together")
+
+
+def measure_together(session: Session) -> None:
+    """Time start and stop of three services at once, and of each alone, as processes."""
+    if "process" not in session.options.backends:
+        return
+    names = {contender.name: [service] for service, contender in _ALONE.items()}
+    names |= {_ALL.name: list(_ALONE), _NONE.name: []}
+
+    def take(contender: Contender) -> list[float | None]:
+        services = names[contender.name]
+        run, said = session.run_script(contender, "start_together.py", "together", *services)
+        ended = run.ended - said["stop called at"]
+        return [seconds * 1000 for seconds in (said["started"], said["stopped"], ended)]
+
+    sample_rounds(session, [START, STOP, END], [_NONE, *_ALONE.values(), _ALL], take)
+    session.marks += [
+        Mark(START, _ALL.name, 1.1, tuple(contender.name for contender in _ALONE.values())),
+        Mark(STOP, _ALL.name, 50),
+        Mark(END, _ALL.name, 50, (_NONE.name,), over=True),
+    ]
+
+
+def measure_shop(session: Session) -> None:
+    """Time the whole suite of the shop, on each backend, without workers and with some."""
+    contenders = [
+        _shop(backend, workers)
+        for backend in session.options.backends
+        for workers in session.options.shop_workers
+    ]
+    folder = ROOT / "examples" / "shop"
+
+    def take(contender: Contender) -> list[float | None]:
+        cache = f"shop {contender.name}"
+        return [session.run_suite(contender, folder, SHOP_TESTS, cache).seconds * 1000]
+
+    runs = session.options.fewer_runs
+    sample_rounds(session, [SHOP], contenders, take, runs=runs, warm_up=1)
+
+
+def _shop(backend: str, workers: int) -> Contender:
+    given = ("-n", str(workers)) if workers else ()
+    contender = dataclasses.replace(
+        _NONE,
+        name=" ".join(("cleanroom,", backend, *given)),
+        arguments=("-p", "no:cacheprovider", *given),
+    )
+    if backend == "process":
+        return contender
+    images = {
+        "SHOP_POSTGRES_IMAGE": IMAGE,
+        "SHOP_REDIS_IMAGE": REDIS_IMAGE,
+        "SHOP_IMAGE": SHOP_IMAGE,
+    }
+    return dataclasses.replace(
+        contender,
+        variables={"CLEANROOM_BACKEND": "container", **images},
+        missing=partial(missing_image, SHOP_IMAGE),
+    )
