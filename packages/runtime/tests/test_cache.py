@@ -88,6 +88,22 @@ def test_made_once(cache: Path, workspaces: Callable[[], Workspace]) -> None:
     assert json.loads((first.parent / "facts.json").read_text()) == FACTS
 
 
+def test_what_is_not_used_any_more_goes(cache: Path, workspaces: Callable[[], Workspace]) -> None:
+    """When something is made, what no run has used for long is removed; what one has used stays."""
+    made = [
+        cached_directory("kind", {"version": str(number)}, Build(), workspaces())
+        for number in range(3)
+    ]
+    for prepared in made:
+        for file in prepared.parent.iterdir():
+            os.utime(file, (0, 0))
+    build = Build()
+    assert cached_directory("kind", {"version": "1"}, build, workspaces()) == made[1]
+    assert build.count == 0
+    cached_directory("kind", {"version": "new"}, Build(), workspaces())
+    assert [prepared.exists() for prepared in made] == [False, True, False]
+
+
 def test_other_facts(cache: Path, workspaces: Callable[[], Workspace]) -> None:
     """Another fact makes another directory."""
     build = Build()

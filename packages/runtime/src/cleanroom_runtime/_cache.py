@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom_runtime._process import copies_folder
+from cleanroom_runtime._prune import note_use, prune
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
 from cleanroom_runtime._warden._pack import is_whole, pack
@@ -58,7 +59,8 @@ def cached_directory(
     """Return what `ProcessSpec.copy` copies from, made by `build` if no run has made it before.
 
     It is a directory packed into one file, which is never seen half made. Where there is no cache,
-    or no room in it, it is a directory, made for this run alone.
+    or no room in it, it is a directory, made for this run alone. When it is made, what the cache
+    has no use for any more is removed, see `_prune`.
 
     Args:
         kind: What it holds; its folder below the cache.
@@ -72,6 +74,7 @@ def cached_directory(
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
     if folder is not None and is_whole(str(folder / _CONTENT)):
+        note_use(folder / _CONTENT)
         return folder / _CONTENT
     with contextlib.ExitStack() as lock:
         if folder is not None and lock.enter_context(_locked(folder)):
@@ -80,6 +83,8 @@ def cached_directory(
                 if not _keep(made, folder, facts):
                     return made
                 shutil.rmtree(made, ignore_errors=True)
+                prune(folder.parents[1])
+            note_use(folder / _CONTENT)
             return folder / _CONTENT
     return _build(build, workspace)
 
