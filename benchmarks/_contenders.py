@@ -49,7 +49,7 @@ class Contender:
     needs_server: bool = False
     """Whether it is given a server that runs already, in the variable BENCH_SERVER_URL."""
     slow_tests: bool = False
-    """Whether one test takes so long that few of them give its cost precisely enough."""
+    """Whether its suites take so long that fewer tests, and fewer rounds, have to do."""
     missing: Callable[[], str | None] = _nothing_missing
     """Returns why it cannot be measured here; None if it can."""
 

@@ -74,6 +74,12 @@ class Options:
         """Samples of what takes long."""
         return min(self.runs, 3)
 
+    def slopes_of(self, contender: Contender, work: Work) -> int:
+        """Return how many slopes are taken of a contender's next test, fewer of what takes long."""
+        if work.tables == MARKED:
+            return self.fewer_runs if contender.slow_tests else self.runs
+        return min(self.runs, 1 if contender.slow_tests else 2)
+
     def works(self) -> list[Work]:
         """Return what the next test is measured with."""
         return [Work(kind, tables) for tables in self.tables for kind in self.kinds]

@@ -62,7 +62,7 @@ def slope_rounds(
     take: Callable[[Contender, int], float],
     *,
     sizes: Callable[[Contender], Sequence[int]],
-    runs: int | None = None,
+    runs: Callable[[Contender], int],
     floor: Contender | None = None,
 ) -> None:
     """Take what one further test costs: the slope over suites with few and with many tests.
@@ -73,7 +73,7 @@ def slope_rounds(
         contenders: Who takes turns.
         take: Runs a suite with so many tests and returns milliseconds.
         sizes: Returns the numbers of tests of a contender's suites.
-        runs: How many slopes; by default as many as were asked for.
+        runs: Returns how many slopes of a contender are taken.
         floor: Whom the others are shown as multiples of.
     """
     figures = _figures_of(session, title, contenders, "ms")
@@ -84,11 +84,14 @@ def slope_rounds(
         if number == 0:  # fills the caches
             take(contender, sizes(contender)[0])
             return
+        if number > runs(contender):
+            return
         points = [(tests, take(contender, tests)) for tests in sizes(contender)]
         figures[contender.name].samples.append(slope(points))
         figures[contender.name].points.append(points)
 
-    _take_rounds(session, 1 + (runs or session.options.runs), contenders, take_one, [figures])
+    rounds = 1 + max(runs(contender) for contender in contenders)
+    _take_rounds(session, rounds, contenders, take_one, [figures])
 
 
 def part_rounds(

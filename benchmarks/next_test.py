@@ -11,7 +11,7 @@ from benchmarks._rounds import slope_rounds
 from benchmarks._session import Session
 from benchmarks._suites import Work
 from benchmarks.postgres_contenders import BY_HAND, CONNECT, CONTAINER, PROCESS
-from benchmarks.postgres_peers import PYTEST_POSTGRESQL, TESTCONTAINERS
+from benchmarks.postgres_peers import PYTEST_POSTGRESQL
 
 NEXT = "The next isolated test: {work}"
 ROLLS_BACK = "rolls back"
@@ -41,9 +41,14 @@ def _measure(session: Session, work: Work) -> None:
         return session.run_suite(contender, suite, tests, cache).seconds * 1000
 
     title = NEXT.format(work=work)
-    runs = options.runs if work.tables == MARKED else options.fewer_runs
     slope_rounds(
-        session, title, contenders, take, sizes=options.sizes_for, runs=runs, floor=CONNECT
+        session,
+        title,
+        contenders,
+        take,
+        sizes=options.sizes_for,
+        runs=lambda contender: options.slopes_of(contender, work),
+        floor=CONNECT,
     )
     session.marks += _marks(work, title)
 
@@ -51,8 +56,8 @@ def _measure(session: Session, work: Work) -> None:
 def _contenders(session: Session, work: Work) -> list[Contender]:
     """Return who is measured with this work.
 
-    What takes longest, containers, is measured with one work only: a test there differs from one
-    with a process by how its server was started, and by nothing that the test does.
+    Our containers are measured with one work only: a test there differs from one with a process
+    by how its server was started, and by nothing that the test does.
     """
     options = session.options
     contenders = [CONNECT]
@@ -61,12 +66,10 @@ def _contenders(session: Session, work: Work) -> list[Contender]:
     if work.kind == ROLLS_BACK:
         return contenders
     tables = MARKED if MARKED in options.tables else options.tables[0]
-    containers = work == Work("writes", tables)
-    if containers and "container" in options.backends:
+    if work == Work("writes", tables) and "container" in options.backends:
         contenders.append(CONTAINER)
     if options.peers:
         contenders += [BY_HAND, PYTEST_POSTGRESQL]
-        contenders += [TESTCONTAINERS] if containers else []
     return contenders
 
 

@@ -113,6 +113,7 @@ CONTAINER = Contender(
     conftest=_ours,
     settings=f'\n[tool.cleanroom.services.db]\nplugin = "postgres"\nimage = "{IMAGE}"\n',
     variables={"CLEANROOM_BACKEND": "container", "BENCH_IMAGE": IMAGE},
+    slow_tests=True,
     missing=missing_image,
 )
 

@@ -33,7 +33,16 @@ def measure_redis(session: Session) -> None:
         return session.run_suite(contender, suite, tests, cache).seconds * 1000
 
     sample_rounds(session, [COLD], contenders, lambda one: [take(one, 1)], floor=BARE)
-    slope_rounds(session, NEXT, contenders, take, sizes=lambda _: sizes, floor=BARE)
+    runs = session.options.runs
+    slope_rounds(
+        session,
+        NEXT,
+        contenders,
+        take,
+        sizes=lambda _: sizes,
+        runs=lambda _: runs,
+        floor=BARE,
+    )
     session.marks.append(Mark(NEXT, PROCESS.name, 0.5, (BARE.name,), over=True))
     _measure_start_stop(session)
 
