@@ -17,7 +17,7 @@ def sample_rounds(
     contenders: Sequence[Contender],
     take: Callable[[Contender], Sequence[float | None]],
     *,
-    runs: int | None = None,
+    runs: int | Callable[[Contender], int] | None = None,
     warm_up: int | None = None,
     unit: str = "ms",
     floor: Contender | None = None,
@@ -29,7 +29,7 @@ def sample_rounds(
         titles: What the works are called.
         contenders: Who takes turns.
         take: Returns one value for each work, in `unit`; None for what cannot be seen here.
-        runs: How many samples; by default as many as were asked for.
+        runs: How many samples, or what returns this; by default as many as were asked for.
         warm_up: How many rounds before them; by default as many as were asked for.
         unit: Of all figures.
         floor: Whom the others are shown as multiples of, in the first work.
@@ -42,7 +42,12 @@ def sample_rounds(
     if floor is not None:
         session.floors[titles[0]] = floor.name
 
+    def samples_of(contender: Contender) -> int:
+        return runs(contender) if callable(runs) else runs or session.options.runs
+
     def take_one(number: int, contender: Contender) -> None:
+        if number >= before + samples_of(contender):
+            return
         values = take(contender)
         for figure, value in zip((of[contender.name] for of in figures), values, strict=True):
             if value is None:
@@ -52,7 +57,8 @@ def sample_rounds(
             if number >= before:
                 figure.samples.append(value)
 
-    _take_rounds(session, before + (runs or session.options.runs), contenders, take_one, figures)
+    rounds = before + max(samples_of(contender) for contender in contenders)
+    _take_rounds(session, rounds, contenders, take_one, figures)
 
 
 def slope_rounds(

@@ -18,7 +18,7 @@ from benchmarks._environments import python_of
 from benchmarks._figures import Figure
 from benchmarks._marks import Mark
 from benchmarks._options import Options
-from benchmarks._process import BenchmarkError, Run, child_environment, run
+from benchmarks._process import TIMEOUT, BenchmarkError, Run, child_environment, run
 from benchmarks._suites import Work, write_suite
 
 SCRIPTS = Path(__file__).resolve().parent / "_scripts"
@@ -80,7 +80,13 @@ class Session:
         return self.folder / "suites" / f"{self._suites}-{short}"
 
     def run_suite(
-        self, contender: Contender, suite: Path, tests: int, cache: str, *options: str
+        self,
+        contender: Contender,
+        suite: Path,
+        tests: int,
+        cache: str,
+        *,
+        timeout: float = TIMEOUT,
     ) -> Run:
         """Run a suite in a pytest process of its own and return how long the process took.
 
@@ -92,9 +98,10 @@ class Session:
         if contender.needs_server:
             variables["BENCH_SERVER_URL"] = self.server_url or ""
         result = run(
-            [*contender.prefix, python, "-m", "pytest", "-q", *contender.arguments, *options, "."],
+            [*contender.prefix, python, "-m", "pytest", "-q", *contender.arguments, "."],
             environment=child_environment(self.cache(cache), variables),
             folder=suite,
+            timeout=timeout,
         )
         if not re.search(rf"^{tests} passed\b", result.output, re.MULTILINE):
             raise BenchmarkError(f"not {tests} passed:\n{result.output[-2000:]}")

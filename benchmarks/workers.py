@@ -15,6 +15,8 @@ from benchmarks.postgres_peers import PYTEST_POSTGRESQL
 
 WORK = Work("writes", MARKED)
 _OURS = dataclasses.replace(PROCESS, environment="services")
+_TIMEOUT = 600.0
+"""Seconds: hundreds of tests that take hundreds of milliseconds are not hung."""
 _PEER = dataclasses.replace(PYTEST_POSTGRESQL, environment="pytest-postgresql-xdist")
 
 
@@ -23,6 +25,10 @@ def measure_workers(session: Session) -> None:
     if "process" not in session.options.backends:
         return
     few, many = session.options.xdist_tests
+    ours, peer, alone = (
+        _with_workers(contender, count).name
+        for contender, count in ((_OURS, 2), (_PEER, 2), (_OURS, 1))
+    )
     kinds = [_OURS, _PEER] if session.options.peers else [_OURS]
     contenders = [
         _with_workers(contender, count) for count in session.options.workers for contender in kinds
@@ -34,22 +40,26 @@ def measure_workers(session: Session) -> None:
     }
 
     def take(contender: Contender) -> list[float | None]:
-        cache = f"xdist {contender.environment}"
-        of_few, of_many = (
-            session.run_suite(contender, suites[contender.environment, n], n, cache).seconds * 1000
-            for n in (few, many)
-        )
+        def run(tests: int) -> float:
+            suite, cache = suites[contender.environment, tests], f"xdist {contender.environment}"
+            result = session.run_suite(contender, suite, tests, cache, timeout=_TIMEOUT)
+            return result.seconds * 1000
+
+        if contender.environment == _PEER.environment:
+            return [run(many), None]
+        of_few, of_many = run(few), run(many)
         return [of_many, (of_many - of_few) / (many - few)]
+
+    def runs(contender: Contender) -> int:
+        """The peer takes minutes: it has one run each, and two where the mark is about it."""
+        if contender.environment == _PEER.environment:
+            return min(session.options.runs, 2 if contender.name == peer else 1)
+        return session.options.fewer_runs
 
     whole = f"xdist: {many} tests that write and commit, whole pytest process"
     further = f"xdist: each of {many} tests beyond the first {few}"
-    # None is run only to warm up: the server's binaries are warm by then, and it takes minutes.
-    runs = session.options.fewer_runs
+    # None is run only to warm up: the first test is one of hundreds.
     sample_rounds(session, [whole, further], contenders, take, runs=runs, warm_up=0)
-    ours, peer, alone = (
-        _with_workers(contender, count).name
-        for contender, count in ((_OURS, 2), (_PEER, 2), (_OURS, 1))
-    )
     session.marks += [
         Mark(whole, ours, 0.2, (peer,)),
         Mark(further, ours, 1.0, (alone,)),
