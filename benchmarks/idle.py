@@ -27,6 +27,11 @@ _BLOCKED = Contender(
     environment="plugins",
     arguments=("-p", "no:cleanroom"),
 )
+_WITHOUT_WHEELS = Contender(
+    name="our plugins installed, -p no:valkey",
+    environment="plugins",
+    arguments=("-p", "no:valkey"),
+)
 _INSTALLED = Contender(name="our plugins installed", environment="plugins")
 
 _STATEMENTS = {
@@ -57,7 +62,7 @@ def measure_idle(session: Session) -> None:
     sample_rounds(
         session,
         [IDLE, THREADS, CHILDREN],
-        [_BARE, _BLOCKED, _INSTALLED],
+        [_BARE, _BLOCKED, _WITHOUT_WHEELS, _INSTALLED],
         take,
         runs=session.options.runs * _TIMES,
         floor=_BARE,
