@@ -74,8 +74,7 @@ class DeclaredService:
             return make(name, options, self.folder) if make else construct(name=name, **options)
         except (TypeError, ValueError) as exc:
             what = f"{self.source}: {getattr(exc, 'message', exc)}"
-            hint = getattr(exc, "hint", None)
-            raise ConfigurationError(what, service=self.name, hint=hint) from exc
+            raise ConfigurationError(what, service=self.name, hint=getattr(exc, "hint", None)) from exc
 
     def _plugin_class(self) -> type[ServicePlugin]:
         try:
