@@ -73,8 +73,8 @@ class DeclaredService:
         try:
             return make(name, options, self.folder) if make else construct(name=name, **options)
         except (TypeError, ValueError) as exc:
-            hint, what = getattr(exc, "hint", None), f"{self.source}: {getattr(exc, 'message', exc)}"
-            raise ConfigurationError(what, service=self.name, hint=hint) from exc
+            hint, why = getattr(exc, "hint", None), f"{self.source}: {getattr(exc, 'message', exc)}"
+            raise ConfigurationError(why, service=self.name, hint=hint) from exc
 
     def _plugin_class(self) -> type[ServicePlugin]:
         try:
