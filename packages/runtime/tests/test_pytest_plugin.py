@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.leftovers import gone_within
+
 BOX = """
     import socket
     import sys
@@ -659,7 +661,10 @@ def test_error_of_a_slice_of_a_healthy_service_is_left_as_it_is(suite: Suite) ->
 
 
 def test_run_without_its_warden_ends_with_a_summary(suite: Suite) -> None:
-    """When the warden was killed, the run ends in order, and the summary says what is wrong."""
+    """When the warden was killed, the run ends in order, and the summary says what is wrong.
+
+    What it has left is removed by the next.
+    """
     suite.install_box()
     suite.pytester.makepyfile(
         """
@@ -676,6 +681,10 @@ def test_run_without_its_warden_ends_with_a_summary(suite: Suite) -> None:
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*- cleanroom -*", "the warden of run r* is gone*"])
+    (run_id,) = re.findall(r"the warden of run (\w+) is gone", result.stdout.str())
+    suite.pytester.makepyfile("def test_next(box): pass")
+    suite.run().assert_outcomes(passed=1)
+    gone_within(5, run_id)
 
 
 # ------------------------------------------------------------------------ nested runs
