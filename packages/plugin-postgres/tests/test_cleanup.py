@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -358,13 +359,13 @@ def test_kill_while_the_cache_is_filled(process_suite: Suite, tmp_path: Path) ->
         from cleanroom_runtime._warden import _pack
 
         def test_fill(monkeypatch, request):
-            append = _pack._append
+            blocks = _pack._blocks
 
-            def append_and_stop(*arguments):
-                append(*arguments)
+            def blocks_and_stop(*arguments):
+                yield from blocks(*arguments)
                 request.getfixturevalue("told")("go on")
 
-            monkeypatch.setattr(_pack, "_append", append_and_stop)
+            monkeypatch.setattr(_pack, "_blocks", blocks_and_stop)
             request.getfixturevalue("postgres_service")
     """)
     session = process_suite.start()
@@ -376,6 +377,36 @@ def test_kill_while_the_cache_is_filled(process_suite: Suite, tmp_path: Path) ->
     assert not list(cache.glob("postgres/*/content.pack"))
     assert_it_works_now(process_suite)
     assert len(list(cache.glob("postgres/*/content.pack"))) == 1
+
+
+def test_kill_while_content_is_made(process_suite: Suite, tmp_path: Path) -> None:
+    """When the session is killed while it migrates, so is the server it does that in."""
+    cache = tmp_path / "cache"
+    process_suite.environment["CLEANROOM_CACHE_DIR"] = str(cache)
+    conftest = process_suite.folder / "conftest.py"
+    conftest.write_text(conftest.read_text() + textwrap.dedent(MIGRATES))
+    process_suite.write(HOLDS)
+    session = process_suite.start()
+    run_id = process_suite.run_id()
+    process_suite.said("migrates")
+    assert left_of(run_id)
+    session.kill()
+    gone_within(BOUND, run_id)
+    assert len(list(cache.glob("postgres/*/content.pack"))) == 1  # the empty one
+    assert_it_works_now(process_suite)
+    assert len(list(cache.glob("postgres/*/content.pack"))) == 2
+
+
+MIGRATES = """
+    from cleanroom_plugin_postgres import template
+
+    def migrate(template):
+        template.run_script("CREATE TABLE migrated ()")
+        say("migrates")
+        wait_for("go on")
+
+    postgres_template = template(migrate, inputs=["conftest.py"])
+"""
 
 
 def test_kill_while_the_data_is_copied(process_suite: Suite, tmp_path: Path) -> None:
@@ -401,14 +432,15 @@ def with_many_files(prepared: Path, number: int) -> None:
     """Add empty files to a pack, so that copying it takes seconds."""
     content = prepared.read_bytes()
     head, listed = content.split(b"\n", 1)
-    length, whole = map(int, head.split()[3:])
+    length, whole = map(int, head.split()[3:5])
     folders, files, links = json.loads(listed[:length])
     folders.append(("many", 0o700))
     files += [(f"many/{each}", 0, 0o600) for each in range(number)]
     longer = json.dumps([folders, files, links]).encode()
     whole += len(longer) - length
-    first = b"%s %012d %016d\n" % (b" ".join(head.split()[:3]), len(longer), whole)
-    prepared.write_bytes(first + longer + listed[length:])
+    rest = longer + listed[length:]
+    kind, checksum = b" ".join(head.split()[:3]), zlib.crc32(rest)
+    prepared.write_bytes(b"%s %012d %016d %08x\n" % (kind, len(longer), whole, checksum) + rest)
 
 
 def data_of(run_id: str) -> list[Path]:

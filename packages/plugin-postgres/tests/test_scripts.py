@@ -416,8 +416,9 @@ def test_needs_autocommit(postgres_db: Database) -> None:
 
 
 @contextmanager
-def another(database: Database, name: str, options: str = "") -> Iterator[Database]:
+def another(database: Database, options: str = "") -> Iterator[Database]:
     """One more database on the server, for the duration of the context."""
+    name = f"{database.name}_another"  # other workers use the same server
     with database.connect(autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}".encode())
         made = Database(with_database(database.handle, name))
@@ -430,7 +431,7 @@ def another(database: Database, name: str, options: str = "") -> Iterator[Databa
 
 def test_no_encoding(postgres_db: Database) -> None:
     """Text arrives whole, and lines are right, in a database without an encoding."""
-    with another(postgres_db, "no_encoding", "ENCODING 'SQL_ASCII' LOCALE 'C'") as database:
+    with another(postgres_db, "ENCODING 'SQL_ASCII' LOCALE 'C'") as database:
         run(database, "CREATE TABLE a AS SELECT 'é'::text AS x;")
         assert fetch(database, "SELECT octet_length(x) FROM a") == [(2,)]
         error = failure(database, "SELECT 'ééééé',\nmissing,\n1,\n2,\n3")
@@ -497,6 +498,6 @@ def test_dump(postgres_db: Database, options: tuple[str, ...]) -> None:
     run(postgres_db, DUMPED)
     first = dump(postgres_db, *options)
     assert "back\\\\slash" in first if not options else "INSERT INTO" in first
-    with another(postgres_db, "restored") as database:
+    with another(postgres_db) as database:
         run(database, first)
         assert dump(database, *options) == first

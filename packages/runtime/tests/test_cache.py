@@ -164,16 +164,81 @@ def test_what_a_killed_one_left(cache: Path, workspaces: Callable[[], Workspace]
     assert not left.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut short", "grown", "empty", "something else"])
+@pytest.mark.parametrize("damage", ["cut short", "grown", "empty", "something else", "one byte"])
 def test_damaged(damage: str, cache: Path, workspaces: Callable[[], Workspace]) -> None:
-    """What is not whole any more is made again, and not served."""
+    """What is not as it was made is made again, and not served."""
     build = Build()
     prepared = cached_directory("kind", FACTS, build, workspaces())
     content = prepared.read_bytes()
-    damaged = {"cut short": content[:-1], "grown": content + b"x", "empty": b""}
-    prepared.write_bytes(damaged.get(damage, b"x" * len(content)))
+    damaged = {
+        "cut short": content[:-1],
+        "grown": content + b"x",
+        "empty": b"",
+        "something else": b"x" * len(content),
+        "one byte": content.replace(b"content", b"contend"),
+    }
+    assert damaged[damage] != content
+    prepared.write_bytes(damaged[damage])
     assert is_whole(cached_directory("kind", FACTS, build, workspaces()))
     assert build.count == 2
+
+
+def test_what_was_brought_from_elsewhere(
+    cache: Path, workspaces: Callable[[], Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the cache is used once its checksum was found right, which is computed once."""
+    build = Build()
+    prepared = cached_directory("kind", FACTS, build, workspaces())
+    content = prepared.read_bytes()
+    prepared.unlink()
+    prepared.write_bytes(content)
+    computed: list[str] = []
+    compute = _cache.is_sound
+
+    def count(file: str) -> bool:
+        computed.append(file)
+        return compute(file)
+
+    monkeypatch.setattr(_cache, "is_sound", count)
+    for _ in range(2):
+        assert is_whole(cached_directory("kind", FACTS, build, workspaces()))
+    assert computed == [str(prepared)]
+    assert build.count == 1
+
+
+def test_made_anew(
+    cache: Path, workspaces: Callable[[], Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `CLEANROOM_FRESH` nothing of an earlier run is used; what is made serves the next."""
+    build = Build()
+    cached_directory("kind", FACTS, build, workspaces())
+    monkeypatch.setenv("CLEANROOM_FRESH", "1")
+    cached_directory("kind", FACTS, build, workspaces())
+    assert build.count == 2
+    monkeypatch.setenv("CLEANROOM_FRESH", "0")
+    assert is_whole(cached_directory("kind", FACTS, build, workspaces()))
+    assert build.count == 2
+
+
+def test_while_another_makes_it(cache: Path, workspaces: Callable[[], Workspace]) -> None:
+    """Whoever has no patience is told that another run is making it; others wait."""
+    begun, goes_on = threading.Event(), threading.Event()
+    build = Build()
+
+    def wait(directory: Path) -> None:
+        begun.set()
+        assert goes_on.wait(20)
+        build(directory)
+
+    thread = threading.Thread(target=cached_directory, args=("kind", FACTS, wait, workspaces()))
+    thread.start()
+    assert begun.wait(20)
+    with pytest.raises(TimeoutError, match="another run"):
+        cached_directory("kind", FACTS, build, workspaces(), patience=0.05)
+    goes_on.set()
+    assert is_whole(cached_directory("kind", FACTS, build, workspaces(), patience=20))
+    thread.join()
+    assert build.count == 1
 
 
 def test_a_full_disk(
@@ -191,7 +256,7 @@ def test_a_full_disk(
     workspace = workspaces()
     directory = cached_directory("kind", FACTS, Build(), workspace)
     assert is_whole(directory)
-    assert directory == Path(f"{workspace.directory}-new")
+    assert directory == Path(f"{workspace.data}-new")
     assert [path.name for path in cache.rglob("*") if path.is_file()] == ["lock"]
     assert not list(cache.rglob("new-*"))
 
@@ -224,7 +289,7 @@ def test_without_a_cache(
             (tmp_path / ".cache").touch()
     build, workspace = Build(), workspaces()
     directory = cached_directory("kind", FACTS, build, workspace)
-    assert directory == Path(f"{workspace.directory}-new")
+    assert directory == Path(f"{workspace.data}-new")
     assert is_whole(directory)
 
 
@@ -268,7 +333,7 @@ def test_a_small_disk(
             (directory / "file").write_bytes(b"x" * 100_000)
 
         directory = cached_directory("kind", FACTS, build, workspace)
-        assert directory == Path(f"{workspace.directory}-new")
+        assert directory == Path(f"{workspace.data}-new")
         assert (directory / "file").stat().st_size == 100_000
         assert [path.name for path in disk.rglob("*") if path.is_file()] == ["lock"]
     finally:

@@ -30,9 +30,10 @@ def entry(
     (made / "data").write_bytes(bytes(size))
     _pack.pack(str(made), str(folder / "content.pack"))
     (folder / "facts.json").write_text("{}")
+    (folder / "checked").touch()
     (folder / "lock").touch()
     used = time.time() - days * DAY
-    for name in ("content.pack", "facts.json"):
+    for name in ("content.pack", "facts.json", "checked"):
         os.utime(folder / name, (used, used))
     return folder
 
@@ -63,7 +64,7 @@ def test_what_was_just_used_stays(tmp_path: Path) -> None:
     """What a run may be copying stays, however large the cache is."""
     entry(tmp_path, 1, days=0)
     folder = entry(tmp_path, 2, days=400)
-    note_use(folder / "content.pack")
+    note_use(folder)
     assert time.time() - last_use(folder) < 60
     assert prune(tmp_path, largest=0) == []
     assert left(tmp_path) == {1, 2}
@@ -91,7 +92,7 @@ def test_what_is_used_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     lock = fcntl.flock
 
     def use_then_lock(fd: int, operation: int) -> None:
-        note_use(folder / "content.pack")
+        note_use(folder)
         lock(fd, operation)
 
     monkeypatch.setattr(_prune.fcntl, "flock", use_then_lock)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def cache() -> None:
     """Show or clear what is kept from run to run.
 
-    These are data directories that a server has initialised: each run starts with a copy. They are
-    made again when they are needed. When a new one is made, those go that were not used for 30
-    days, and the longest unused of more than 2 GiB. CLEANROOM_CACHE_DIR says where they lie.
+    These are data directories, as a server and migrations have left them: each run starts with a
+    copy. They are made again when they are needed. When a new one is made, those go that were not
+    used for 30 days, and the longest unused of more than 2 GiB. CLEANROOM_CACHE_DIR says where they
+    lie.
     """
 
 

@@ -71,14 +71,24 @@ class Cluster(NamedTuple):
     timeout: float
 
 
-def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) -> ProcessSpec:
-    """Return the server as a process that runs on a copy of a prepared data directory."""
-    prepared = cached_directory(
+def empty_directory(cluster: Cluster, server: LocalServer, workspace: Workspace) -> Path:
+    """Return a prepared data directory, to copy, with the superuser and the database in it."""
+    return cached_directory(
         "postgres",
-        _facts(cluster, server),
+        facts_of(cluster, server),
         lambda directory: _initialise(cluster, server, workspace, directory),
         workspace,
     )
+
+
+def process_spec(
+    cluster: Cluster,
+    server: LocalServer,
+    workspace: Workspace,
+    prepared: Path,
+    files: Mapping[Path, str],
+) -> ProcessSpec:
+    """Return the server as a process that runs on a copy of a prepared data directory."""
     data = workspace.data / "postgres"
     settings = {
         **THROW_AWAY_SETTINGS,
@@ -92,6 +102,7 @@ def process_spec(cluster: Cluster, server: LocalServer, workspace: Workspace) ->
     return ProcessSpec(
         argv=[str(server.executable), "-D", str(data), *as_arguments(settings)],
         env=cluster.env,
+        files=files,
         copy=(prepared, data),
         stop_signal="SIGQUIT",
         setup=lambda endpoint, timeout: _set_password(cluster, endpoint, timeout),
@@ -112,7 +123,7 @@ def as_arguments(settings: Mapping[str, str]) -> list[str]:
     return [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
 
 
-def _facts(cluster: Cluster, server: LocalServer) -> dict[str, str]:
+def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
     """Everything the prepared data directory depends on."""
     status = server.executable.stat()
     return {
@@ -124,7 +135,7 @@ def _facts(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
-        "layout": "2",
+        "layout": "3",
     }
 
 
@@ -151,10 +162,10 @@ def _initialise(
             f'CREATE DATABASE "{quoted}"\n',
             timeout=cluster.timeout,
         )
-    _slim(cluster, server, workspace, directory)
+    slim(cluster, server, workspace, directory)
 
 
-def _slim(cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path) -> None:
+def slim(cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path) -> None:
     """Remove from a data directory what a start only copies: old log, and maps of free space.
 
     The server does without a free space map and a visibility map, and makes them anew when it

@@ -191,14 +191,10 @@ class Template(Database):
                 hint="write to it in a fixture named postgres_template, which asks for "
                 "postgres_template and returns it",
             )
-        self.begin(template_name(self._sealed, secrets.token_hex(6)))
+        database = self._sealed.require("database_name")
+        self.begin(_databases.template_name(database, secrets.token_hex(6)))
         if self.drafts:
             self.drafts[-1].append(self)
-
-
-def template_name(service: ServiceHandle, suffix: str) -> str:
-    """Return a name for a template of a service."""
-    return f"{service.require('database_name')}_template_{suffix}"
 
 
 def as_template(service: ServiceHandle, name: str) -> ServiceHandle:

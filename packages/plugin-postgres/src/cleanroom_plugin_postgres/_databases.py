@@ -223,10 +223,20 @@ def unseal(connection: Connection, name: str) -> None:
     run(connection, f"ALTER DATABASE {quote(name)} WITH ALLOW_CONNECTIONS true IS_TEMPLATE false")
 
 
+def own_template(database: str) -> str:
+    """Return the name of the template that holds a service's own database as it was at first."""
+    return f"{database}_template"
+
+
+def template_name(database: str, suffix: str) -> str:
+    """Return a name for a further template of a service with this database."""
+    return f"{own_template(database)}_{suffix}"
+
+
 def seal_as_template(handle: ServiceHandle) -> str:
     """Keep the handle's database, as it is now, as a template. Returns the template's name."""
     source = handle.require("database_name")
-    template = f"{source}_template"
+    template = own_template(source)
     with admin_connection(handle.metadata) as connection:
         clone(connection, source, template)
         seal(connection, template)

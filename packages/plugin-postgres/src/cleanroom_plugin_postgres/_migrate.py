@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from cleanroom import (
-    CleanroomError,
-    ConfigurationError,
-    ServiceError,
-    ServiceHandle,
-    ValidationError,
-)
+from cleanroom import CleanroomError, ConfigurationError, ServiceError, ServiceHandle
+from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._client import connect
 from cleanroom_plugin_postgres._database import Template
+from cleanroom_plugin_postgres._inputs import Migration, files
 from cleanroom_plugin_postgres._scripts import read_script, run_script
 
-Migrate = Callable[[Template], object] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""How a database gets its content: a callable, its name (`"package.module:function"`), or globs of
-SQL files."""
-
-_NAME = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<function>\w+(\.\w+)*)")
 _OURS = Path(__file__).parent
 
 
-def check_migration(migrate: Migrate, folder: Path) -> None:
-    """Find out what is wrong with a migration before there is a database.
-
-    Raises:
-        ValidationError: A glob matches nothing, or it is neither glob nor callable.
-    """
-    if not callable(migrate) and not _name_in(migrate):
-        files(migrate, folder)
-
-
-def run_migration(migrate: Migrate, folder: Path, database: Template) -> None:
+def run_migration(migration: Migration, database: Template) -> None:
     """Migrate a database.
-
-    Args:
-        migrate: By what.
-        folder: What globs are relative to.
-        database: What to migrate.
 
     Raises:
         CleanroomError: A script failed, a glob matches nothing, or a name leads to nothing.
         Exception: What a callable raises.
     """
-    if named := _name_in(migrate):
-        migrate = _load(*named)
+    migrate = _load(*migration.name) if migration.name else migration.migrate
     if callable(migrate):
         migrate(database)
         return
-    for file in files(migrate, folder):
+    for file in files("migrate", migrate, migration.folder):
         database.run_script(file)
 
 
-def migrate_service(service: ServiceHandle, migrate: Migrate, folder: Path) -> None:
+def migrate_service(service: ServiceHandle, migration: Migration) -> None:
     """Migrate a service's own database. Raises what `run_migration` does, as errors of ours."""
     database = Template.of_service(service)
     try:
-        run_migration(migrate, folder, database)
+        run_migration(migration, database)
     except CleanroomError:
         raise
     except Exception as exc:
@@ -89,12 +60,6 @@ def run_scripts(service: ServiceHandle, scripts: Iterable[str | Path]) -> None:
             run_script(connection, text, source=named, service=service.service_name)
 
 
-def _name_in(migrate: Migrate) -> tuple[str, str] | None:
-    """Return module and function, where that is what was given."""
-    named = _NAME.fullmatch(migrate) if isinstance(migrate, str) else None
-    return (named["module"], named["function"]) if named else None
-
-
 def _load(module: str, function: str) -> Callable[[Template], object]:
     name = f"{module}:{function}"
     try:
@@ -109,6 +74,40 @@ def _load(module: str, function: str) -> Callable[[Template], object]:
     if not callable(found):
         raise ConfigurationError(f"migrate is {name!r}, which is no function")
     return cast("Callable[[Template], object]", found)
+
+
+def make_template(service: ServiceHandle, migration: Migration) -> str:
+    """Make the sealed template that a migration makes, a clone of the service's own one at first.
+
+    Where it fails, nothing is left of it.
+
+    Returns:
+        The template's name.
+
+    Raises:
+        CleanroomError: It failed.
+    """
+    name = _databases.template_name(service.require("database_name"), migration.digest)
+    with _databases.admin_connection(service.metadata) as admin:
+        _databases.drop(admin, name)  # what a worker that died in the middle has left
+    made = Template(service, writable=True)
+    made.begin(name)
+    try:
+        run_migration(migration, made)
+        made.seal()
+    except BaseException as exc:
+        _discard(made, exc)
+        if isinstance(exc, CleanroomError) or not isinstance(exc, Exception):
+            raise
+        raise migration_failure(service, exc) from exc
+    return name
+
+
+def _discard(made: Template, error: BaseException) -> None:
+    try:
+        made.discard()
+    except Exception as exc:  # noqa: BLE001 - the first error is the one to tell
+        error.add_note(f"and the half-made template could not be dropped: {exc}")
 
 
 def migration_failure(service: ServiceHandle, error: Exception) -> ServiceError:
@@ -127,45 +126,3 @@ def _place(error: Exception) -> str:
         if not frame.filename.startswith(libraries):
             return f" at {frame.filename}:{frame.lineno}"
     return ""
-
-
-def files(patterns: object, folder: Path) -> list[Path]:
-    """Return the files that globs match, each glob's sorted by path.
-
-    Raises:
-        ValidationError: A glob matches nothing.
-    """
-    listed = patterns if isinstance(patterns, Sequence) and not isinstance(patterns, str) else None
-    found: list[Path] = []
-    for pattern in [patterns] if listed is None else listed:
-        if not isinstance(pattern, str | os.PathLike):
-            raise ValidationError(f"migrate is {patterns!r}", hint="give a callable, or globs")
-        path = folder / pattern
-        base = Path(path.anchor)
-        matches = [each for each in base.glob(str(path.relative_to(base))) if each.is_file()]
-        if not matches:
-            raise ValidationError(f"{os.fspath(pattern)!r} matches no file in {folder}")
-        found += sorted(matches)
-    return found
-
-
-def digest_of(migrate: Migrate, inputs: object, folder: Path, place: str) -> str:
-    """A short digest of what migrates, where that was said, and the files it depends on."""
-    digest = hashlib.sha256(f"{place}\0{_identity(migrate)}".encode())
-    patterns = inputs or (() if callable(migrate) or _name_in(migrate) else migrate)
-    for file in files(patterns, folder):
-        digest.update(f"\0{file}\0".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _identity(migrate: object) -> str:
-    """What tells callables apart, the same in every worker."""
-    if isinstance(migrate, functools.partial):
-        return f"{_identity(migrate.func)} {migrate.args!r} {migrate.keywords!r}"
-    if callable(migrate):
-        kind = type(migrate).__qualname__
-        module = getattr(migrate, "__module__", "")
-        cells = [cell.cell_contents for cell in getattr(migrate, "__closure__", None) or ()]
-        bound = [getattr(migrate, "__defaults__", None), cells]
-        return f"{module}.{getattr(migrate, '__qualname__', kind)} {bound!r}"
-    return repr(migrate)

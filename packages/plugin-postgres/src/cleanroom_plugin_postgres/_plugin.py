@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
-from cleanroom import ServiceHandle
+from cleanroom import ServiceHandle, ValidationError
 from cleanroom_plugin_postgres import _check, _client
 from cleanroom_plugin_postgres._cluster import (
     THROW_AWAY_SETTINGS,
     Cluster,
     as_arguments,
+    empty_directory,
     process_spec,
 )
 from cleanroom_plugin_postgres._servers import local_servers
@@ -29,7 +30,8 @@ from cleanroom_runtime import (
 from cleanroom_runtime.options import table, texts
 
 if TYPE_CHECKING:
-    from cleanroom_plugin_postgres._migrate import Migrate
+    from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
+    from cleanroom_plugin_postgres._prebuilt import Content
 
 _EARLIEST_EMBEDDED = 18
 """The first major version of which the `embedded` extra has a release."""
@@ -68,7 +70,7 @@ class PostgresPlugin(BasePlugin):
     url_schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
     database_system: ClassVar[str | None] = "postgresql"
     CONFIG_KEYS: ClassVar[tuple[str, ...]] = (
-        "username", "password", "env", "settings", "init_scripts", "migrate",
+        "username", "password", "env", "settings", "init_scripts", "migrate", "migrate_inputs",
     )  # fmt: skip
 
     def __init__(
@@ -92,17 +94,19 @@ class PostgresPlugin(BasePlugin):
         )
         self._database_name = _check.database_name(database_name)
         self._username = "test"
-        self._password = os.urandom(16).hex()
+        self._password = _new_password()
         self._env: Mapping[str, str] = {}
         self._settings: Mapping[str, str] = {}
         self._scripts: tuple[str | Path, ...] = ()
-        self._migration: tuple[Migrate, Path] | None = None
+        self._migration: Migration | None = None
+        self._wishes: tuple[object, ...] = ()
 
     def configured(self, options: Mapping[str, object], folder: Path) -> Self:
         """Return a copy with what is declared for the `with_...` methods.
 
         `username` and `password`; `env` and `settings`, tables; `init_scripts`, paths of SQL files;
-        `migrate`, globs of SQL files or the name of a function (`"shop.db:migrate"`).
+        `migrate`, globs of SQL files or the name of a function (`"shop.db:migrate"`), and
+        `migrate_inputs`, globs of the files that function depends on.
         """
         plugin = self
         if not options.keys().isdisjoint({"username", "password"}):
@@ -118,7 +122,10 @@ class PostgresPlugin(BasePlugin):
         if "migrate" in options:
             listed = texts("migrate", options["migrate"])
             migrate = listed[0] if len(listed) == 1 else listed
-            plugin = plugin._with_migration(migrate, folder)
+            inputs = texts("migrate_inputs", options.get("migrate_inputs", []))
+            return plugin._with_migration(migrate, folder, inputs)
+        if "migrate_inputs" in options:
+            raise ValidationError("migrate_inputs was given without migrate")
         return plugin
 
     def with_credentials(self, username: str, password: str) -> Self:
@@ -157,7 +164,7 @@ class PostgresPlugin(BasePlugin):
         read_script(added)
         return self._with(_scripts=(*self._scripts, added))
 
-    def with_migration(self, migrate: Migrate) -> Self:
+    def with_migration(self, migrate: Migrate, inputs: Patterns = ()) -> Self:
         """Return a copy that migrates the new database, after the init scripts.
 
         Every isolated database starts with what that made.
@@ -167,14 +174,22 @@ class PostgresPlugin(BasePlugin):
                 run in the order of their paths; or a callable, or its name (`"shop.db:migrate"`),
                 that is given the database (`.url`, `.url_for()`, `.connect()`, `.run_script()`)
                 and migrates it by any means.
+            inputs: Globs of all files the result depends on; of SQL files, by default those of
+                `migrate`. Where they are known, a server that runs as a process is kept as it is
+                then for later runs.
         """
-        return self._with_migration(migrate, Path.cwd())
+        return self._with_migration(migrate, Path.cwd(), inputs)
 
-    def _with_migration(self, migrate: Migrate, folder: Path) -> Self:
-        from cleanroom_plugin_postgres._migrate import check_migration
+    def _with_migration(self, migrate: Migrate, folder: Path, inputs: Patterns) -> Self:
+        from cleanroom_plugin_postgres._inputs import Migration
 
-        check_migration(migrate, folder)
-        return self._with(_migration=(migrate, folder))
+        migration = Migration(migrate, folder, inputs)
+        migration.check()
+        return self._with(_migration=migration)
+
+    def expecting(self, wishes: Sequence[object]) -> Self:
+        """Return a copy that may make templates before it starts, and keep them for later runs."""
+        return self._with(_wishes=tuple(wishes))
 
     # -- what runs
 
@@ -205,7 +220,24 @@ class PostgresPlugin(BasePlugin):
             env=env,
             timeout=self.start_timeout,
         )
-        return process_spec(cluster, server, workspace)
+        content = self._content()
+        prepared, files = None, {}
+        if content is not None:
+            from cleanroom_plugin_postgres._prebuilt import find_or_build
+
+            plain = self._with(_scripts=(), _migration=None, _wishes=(), _password=_new_password())
+            prepared, report = find_or_build(plain, cluster, server, workspace, content)
+            files = report.as_file(workspace.directory)
+        prepared = prepared or empty_directory(cluster, server, workspace)
+        return process_spec(cluster, server, workspace, prepared, files)
+
+    def _content(self) -> Content | None:
+        """What the server can start with, if there is any."""
+        if not self._scripts and self._migration is None and not self._wishes:
+            return None
+        from cleanroom_plugin_postgres._prebuilt import Content
+
+        return Content.that_lasts(self._scripts, self._migration, self._wishes)
 
     def container(self, image: str) -> ContainerSpec:
         """Return the official image's way to the same server."""
@@ -253,16 +285,24 @@ class PostgresPlugin(BasePlugin):
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Run init scripts and migration; what they made is the template of isolated databases."""
-        from cleanroom_plugin_postgres._databases import seal_as_template
+        from cleanroom_plugin_postgres._databases import own_template, seal_as_template
 
         with _client.connect(handle.metadata) as connection:
             added = {"version": _client.server_version(connection)}
+        if self._scripts or self._migration or self._wishes:
+            from cleanroom_plugin_postgres._prebuilt import report_of
+
+            report = report_of(handle)
+            added |= {"content": report["how"]} if report else {}
+            own = own_template(handle.require("database_name"))
+            if own in report.get("ready", ()):
+                return {**added, "template": own}
         if self._scripts or self._migration:  # what they need takes long to import
             from cleanroom_plugin_postgres._migrate import migrate_service, run_scripts
 
             run_scripts(handle, self._scripts)
             if self._migration:
-                migrate_service(handle, *self._migration)
+                migrate_service(handle, self._migration)
         if self._scripts or self._migration or handle.metadata["backend"] == "container":
             added["template"] = seal_as_template(handle)
         return added
@@ -296,3 +336,7 @@ class PostgresPlugin(BasePlugin):
 
         with lease(handle) as isolated:
             yield isolated
+
+
+def _new_password() -> str:
+    return os.urandom(16).hex()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cleanroom import CleanroomError, ServiceHandle
+from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases
-from cleanroom_plugin_postgres._database import Template, as_template, template_name
-from cleanroom_plugin_postgres._migrate import Migrate, digest_of, migration_failure, run_migration
+from cleanroom_plugin_postgres._database import Template, as_template
+from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
+from cleanroom_plugin_postgres._migrate import make_template
+from cleanroom_plugin_postgres._prebuilt import was_ready
 from cleanroom_runtime import run_of
+from cleanroom_runtime.fixtures import EXPECTS
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._plugin import PostgresPlugin
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def template(
     migrate: Migrate,
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    inputs: Patterns = (),
     *,
     service: str | PostgresPlugin | None = None,
 ) -> Callable[..., Template]:
@@ -39,29 +41,32 @@ def template(
             run in the order of their paths; or a callable, or its name (`"shop.db:migrate"`), that
             is given the template (`.url`, `.url_for()`, `.connect()`, `.run_script()`) and
             migrates it by any means.
-        inputs: Globs of the files the result depends on, relative to the conftest's folder. By
-            default those of `migrate`.
+        inputs: Globs of all files the result depends on, relative to the conftest's folder; of SQL
+            files, by default those of `migrate`. The file a function is in counts as well.
         service: As for `postgres_fixtures`. The fixture has to be named for the service and
             `_template`: `reporting_template` for `"reporting"`.
 
-    Migrations run once per run, whatever the number of workers.
+    Migrations run once per run, whatever the number of workers. What they made for a server that
+    runs as a process is kept for later runs, until the server, its settings or the inputs change;
+    of a function only where `inputs` were given, and it is bound to nothing but plain values.
+    `--cleanroom-fresh` makes it anew.
     """
     caller = inspect.stack(0)[1].frame
     folder = Path(caller.f_globals["__file__"]).absolute().parent
     place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-
-    def migrated(handle: ServiceHandle) -> Template:
-        return _migrated(handle, migrate, folder, digest_of(migrate, inputs, folder, place))
+    migration = Migration(migrate, folder, inputs, place)
 
     @pytest.fixture(scope="session")
     def postgres_template(postgres_service: ServiceHandle) -> Template:
-        return migrated(postgres_service)
+        return _migrated(postgres_service, migration)
 
     @pytest.fixture(scope="session")
     def template_of_service(cleanroom_services: ServiceFixtures) -> Template:
-        return migrated(cleanroom_services.start("postgres", service))
+        return _migrated(cleanroom_services.start("postgres", service), migration)
 
-    return template_of_service if service else postgres_template
+    fixture = template_of_service if service else postgres_template
+    setattr(fixture, EXPECTS, migration)
+    return fixture
 
 
 @contextmanager
@@ -91,31 +96,10 @@ def drop(template: Template) -> None:
             _databases.drop(admin, name)
 
 
-def _migrated(service: ServiceHandle, migrate: Migrate, folder: Path, digest: str) -> Template:
-    """Migrate a template, or wait for the worker that does."""
-    name = template_name(service, digest)
-
-    def make() -> str:
-        with _databases.admin_connection(service.metadata) as admin:
-            _databases.drop(admin, name)  # what a worker that died in the middle has left
-        made = Template(service, writable=True)
-        made.begin(name)
-        try:
-            run_migration(migrate, folder, made)
-            made.seal()
-        except BaseException as exc:
-            _discard(made, exc)
-            if isinstance(exc, CleanroomError) or not isinstance(exc, Exception):
-                raise
-            raise migration_failure(service, exc) from exc
-        return name
-
-    run_of(service.id).once(f"template/{service.id}/{name}", make)
+def _migrated(service: ServiceHandle, migration: Migration) -> Template:
+    """Migrate a template, or wait for the worker that does; one that was ready is only named."""
+    name = _databases.template_name(service.require("database_name"), migration.digest)
+    if not was_ready(service, name):
+        key = f"template/{service.id}/{name}"
+        run_of(service.id).once(key, lambda: make_template(service, migration))
     return Template(as_template(service, name))
-
-
-def _discard(made: Template, error: BaseException) -> None:
-    try:
-        made.discard()
-    except Exception as exc:  # noqa: BLE001 - the first error is the one to tell
-        error.add_note(f"and the half-made template could not be dropped: {exc}")

@@ -13,19 +13,22 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom_runtime._process import copies_folder
-from cleanroom_runtime._prune import note_use, prune
+from cleanroom_runtime._prune import CHECKED, note_use, prune
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
-from cleanroom_runtime._warden._pack import is_whole, pack
+from cleanroom_runtime._warden._pack import is_sound, is_whole, pack
 
 CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
+FRESH_VARIABLE = "CLEANROOM_FRESH"
 _CONTENT = "content.pack"
 _STAGING = "new-"
+_LOCK_INTERVAL = 0.02
 
 
 def cache_root() -> Path | None:
@@ -55,38 +58,51 @@ def cached_directory(
     facts: Mapping[str, str],
     build: Callable[[Path], None],
     workspace: Workspace,
+    *,
+    patience: float | None = None,
 ) -> Path:
     """Return what `ProcessSpec.copy` copies from, made by `build` if no run has made it before.
 
-    It is a directory packed into one file, which is never seen half made. Where there is no cache,
-    or no room in it, it is a directory, made for this run alone. When it is made, what the cache
-    has no use for any more is removed, see `_prune`.
+    It is a directory packed into one file, which is never seen half made, nor used where it is not
+    as it was made. Where there is no cache, or no room in it, it is a directory, made for this run
+    alone. When it is made, what the cache has no use for any more is removed, see `_prune`.
 
     Args:
         kind: What it holds; its folder below the cache.
         facts: Everything it depends on. Another fact makes another directory.
         build: Fills the directory it is given. It may run commands behind the workspace's prefix.
         workspace: Of the service the directory is for.
+        patience: Seconds to wait for another run that is making it; as long as it takes when not
+            given.
+
+    Raises:
+        TimeoutError: Another run is making it yet.
     """
     # A copy made for this run alone stands for what it was copied from.
     copies = str(copies_folder(workspace))
     facts = {key: value.replace(copies, "") for key, value in facts.items()}
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
-    if folder is not None and is_whole(str(folder / _CONTENT)):
-        note_use(folder / _CONTENT)
+    fresh = is_fresh_wanted()
+    if folder is not None and not fresh and _is_sound(folder):
+        note_use(folder)
         return folder / _CONTENT
     with contextlib.ExitStack() as lock:
-        if folder is not None and lock.enter_context(_locked(folder)):
-            if not is_whole(str(folder / _CONTENT)):
+        if folder is not None and lock.enter_context(_locked(folder, patience)):
+            if fresh or not _is_sound(folder):
                 made = _build(build, workspace)
                 if not _keep(made, folder, facts):
                     return made
                 shutil.rmtree(made, ignore_errors=True)
                 prune(folder.parents[1])
-            note_use(folder / _CONTENT)
+            note_use(folder)
             return folder / _CONTENT
     return _build(build, workspace)
+
+
+def is_fresh_wanted() -> bool:
+    """Whether to make anew what an earlier run has left, as `CLEANROOM_FRESH` says."""
+    return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 
 
 @dataclass(frozen=True)
@@ -140,9 +156,38 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
+def _is_sound(folder: Path) -> bool:
+    """Whether a directory of the cache is there and as it was made.
+
+    Its checksum is only computed when the file is another one than the last time, or was changed.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / CHECKED).read_text() == _stamp(folder):
+            return True
+    sound = is_sound(str(folder / _CONTENT))
+    if sound:
+        _note_checked(folder)
+    return sound
+
+
+def _note_checked(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # in a cache that is read-only it is computed each time
+        (folder / CHECKED).write_text(_stamp(folder))
+
+
+def _stamp(folder: Path) -> str:
+    """What is another for each content, and after each change of it."""
+    status = (folder / _CONTENT).stat()
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
+
+
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Make the folder and hold its lock. Whether that was possible."""
+def _locked(folder: Path, patience: float | None = None) -> Iterator[bool]:
+    """Make the folder and hold its lock. Whether that was possible.
+
+    Raises:
+        TimeoutError: Somebody else has held it for longer than these seconds.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -150,15 +195,31 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, patience)
         yield True
     finally:
         os.close(fd)
 
 
+def _lock(fd: int, patience: float | None) -> None:
+    if patience is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError("another run is making it") from None
+            time.sleep(_LOCK_INTERVAL)
+        else:
+            return
+
+
 def _build(build: Callable[[Path], None], workspace: Workspace) -> Path:
     """Build in a folder that the service's user can write, and that goes with the run."""
-    directory = Path(f"{workspace.directory}-new")
+    directory = Path(f"{workspace.data}-new")
     current_run().request("register", directory=str(directory))
     directory.mkdir(mode=0o700)
     if workspace.owner is not None:
@@ -181,6 +242,7 @@ def _keep(made: Path, folder: Path, facts: Mapping[str, str]) -> bool:
         pack(str(made), str(staging))
         (folder / "facts.json").write_text(json.dumps(dict(facts), indent=1))
         staging.rename(folder / _CONTENT)
+        _note_checked(folder)
     except OSError:
         with contextlib.suppress(OSError):
             staging.unlink(missing_ok=True)

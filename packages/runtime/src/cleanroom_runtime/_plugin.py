@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
@@ -110,6 +110,15 @@ class BasePlugin(ABC):
         Args:
             options: Those of `CONFIG_KEYS` that were declared.
             folder: What relative paths in them are relative to.
+        """
+        return self
+
+    def expecting(self, wishes: Sequence[object]) -> Self:
+        """Return a copy that may prepare, before it starts, what will be asked of its service.
+
+        Args:
+            wishes: What fixtures of a test session have as `cleanroom_runtime.fixtures.EXPECTS`,
+                in no order.
         """
         return self
 

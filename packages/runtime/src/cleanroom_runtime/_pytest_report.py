@@ -131,7 +131,8 @@ def _unshared(unshared: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def _line(name: str, facts: Mapping[str, str], seconds: float, where: str = "") -> str:
     stated = facts.get("version", "")
     version = f"version {stated}" if stated not in ("", UNKNOWN_VERSION) else ""
-    parts = [facts.get("backend", ""), version, where, f"ready in {seconds:.2f} s"]
+    ready = f"ready in {seconds:.2f} s"
+    parts = [facts.get("backend", ""), version, where, ready, facts.get("content", "")]
     reason = f" ({facts['backend_reason']})" if facts.get("backend_reason") else ""
     return f"{name}: {', '.join(filter(None, parts))}{reason}"
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cleanroom import CleanroomEnvironment, ServiceHandle, ServicePlugin
     from cleanroom.config import DeclaredService
 
+EXPECTS = "cleanroom_expects"
+"""Attribute of a fixture that is named for a service and `_template`, in a `conftest.py`: what it
+will ask of the service, as its plugin's `expecting` understands it. The plugin may prepare it."""
+
 Node: TypeAlias = pytest.Item | pytest.Collector
 """A test, or what has tests: a class, a module, the session."""
 
@@ -128,7 +132,7 @@ class ServiceFixtures:
                 "another service has this name", service=name, hint="give the plugin another name"
             )
         if name not in list(self.environment):
-            self.environment.register(share_with_run(plugin))
+            self.environment.register(share_with_run(self._expecting(plugin)))
 
     def name_of(self, plugin_type: str) -> str:
         """Return the name of the service that `start` would start. Raises as `start` does."""
@@ -249,11 +253,20 @@ class ServiceFixtures:
         from cleanroom_runtime._shared import share_with_run
 
         def build(handles: Mapping[str, ServiceHandle]) -> ServicePlugin:
-            plugin = service.build(self.slices.bind(handles))
+            plugin = self._expecting(service.build(self.slices.bind(handles)))
             self._begun[service.name] = time.perf_counter()
             return plugin if service.depends_on else share_with_run(plugin)
 
         return build
+
+    def _expecting(self, plugin: ServicePlugin) -> ServicePlugin:
+        """Tell a plugin beforehand what fixtures will ask of its service, see `EXPECTS`."""
+        from cleanroom_runtime import BasePlugin
+
+        name = f"{self._known_as(plugin.name)}_template"
+        fixtures = [getattr(each, name, None) for each in self._config.pluginmanager.get_plugins()]
+        expected = [getattr(each, EXPECTS) for each in fixtures if hasattr(each, EXPECTS)]
+        return plugin.expecting(expected) if isinstance(plugin, BasePlugin) else plugin
 
     @hookimpl
     def cleanroom_service_started(self, handle: ServiceHandle) -> None:
@@ -263,7 +276,7 @@ class ServiceFixtures:
             self._seconds.setdefault(handle.service_name, time.perf_counter() - begun)
 
 
-_FACTS = ("backend", "backend_reason", "version")
+_FACTS = ("backend", "backend_reason", "version", "content")
 
 
 @pytest.fixture(scope="session")

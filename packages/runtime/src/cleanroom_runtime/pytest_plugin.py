@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ _WORKER_INPUT = "cleanroom_run"
 _WORKER_OUTPUT = "cleanroom_unshared"
 _WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
+_FRESH_VARIABLE = "CLEANROOM_FRESH"
 _SERVICES_FIXTURE = "cleanroom_services"
 _RUN = pytest.StashKey["Run"]()
 _ENDING = pytest.StashKey[Callable[[], bool]]()
 _PREVIOUS = pytest.StashKey["Run | None"]()
+_FRESH_BEFORE = pytest.StashKey["str | None"]()
 _PROGRESS = pytest.StashKey[PullProgress]()
 _PROBLEMS = pytest.StashKey[list[str]]()
 _OF_WORKERS = pytest.StashKey[dict[str, list[str]]]()
@@ -35,12 +38,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep what failed tests had in their databases, with the servers, and print where",
     )
+    group.addoption(
+        "--cleanroom-fresh",
+        action="store_true",
+        help="make anew what earlier runs have left in the cache, such as migrated templates",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures of all installed plugins; one that is broken only breaks its own."""
     from cleanroom import hooks
 
+    if config.option.cleanroom_fresh:
+        config.stash[_FRESH_BEFORE] = os.environ.get(_FRESH_VARIABLE)
+        os.environ[_FRESH_VARIABLE] = "1"
     problems = config.stash[_PROBLEMS] = []
     for module in ("cleanroom_runtime.fixtures", *hooks.fixture_modules()):
         try:
@@ -209,6 +220,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run, unless this is one of several workers of it."""
+    if _FRESH_BEFORE in config.stash:
+        before = config.stash[_FRESH_BEFORE]
+        os.environ.pop(_FRESH_VARIABLE)
+        if before is not None:
+            os.environ[_FRESH_VARIABLE] = before
     if _PROGRESS in config.stash:
         config.stash[_PROGRESS].end()
     run = config.stash.get(_RUN, None)

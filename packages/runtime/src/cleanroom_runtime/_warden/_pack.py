@@ -1,7 +1,8 @@
 """A directory packed into one file, which is read several times as fast as many small ones.
 
-The file begins with a line that tells the length of the list and of the whole. The list follows, in
-JSON, then the content of the files, one right behind the other.
+The file begins with a line that tells the length of the list, the length of the whole, and a
+checksum (CRC-32) of what follows: the list, in JSON, then the content of the files, one right
+behind the other.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import json
 import os
 import stat
 import sys
+import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import FileIO
     from typing import BinaryIO
 
-_FIRST_LINE = "cleanroom pack 1 %012d %016d\n"
-_LENGTH = len(_FIRST_LINE % (0, 0))
+_FIRST_LINE = "cleanroom pack 2 %012d %016d %08x\n"
+_LENGTH = len(_FIRST_LINE % (0, 0, 0))
 _BLOCK = 1024 * 1024
 
 
@@ -30,18 +34,36 @@ def pack(directory: str, file: str) -> None:
     listed = json.dumps([folders, files, links]).encode()
     whole = _LENGTH + len(listed) + sum(size for _, size, _ in files)
     with open(file, "wb") as packed:
-        packed.write((_FIRST_LINE % (len(listed), whole)).encode() + listed)
+        packed.write((_FIRST_LINE % (len(listed), whole, 0)).encode() + listed)
+        checksum = zlib.crc32(listed)
         for name, size, _ in files:
             with open(os.path.join(directory, name), "rb") as content:
-                _append(packed, content, size)
+                for block in _blocks(content, size):
+                    packed.write(block)
+                    checksum = zlib.crc32(block, checksum)
+        packed.seek(0)
+        packed.write((_FIRST_LINE % (len(listed), whole, checksum)).encode())
 
 
 def is_whole(file: str) -> bool:
     """Whether a file is a pack of which nothing is missing. Its content is not read."""
     try:
         with open(file, "rb") as packed:
-            _, whole = _lengths(packed.read(_LENGTH))
+            _, whole, _ = _first_line(packed)
             return os.fstat(packed.fileno()).st_size == whole
+    except (OSError, ValueError):
+        return False
+
+
+def is_sound(file: str) -> bool:
+    """Whether a file is a pack that is as it was made. All of it is read."""
+    try:
+        with open(file, "rb") as packed:
+            _, whole, expected = _first_line(packed)
+            checksum = 0
+            for block in _blocks(packed, whole - _LENGTH):
+                checksum = zlib.crc32(block, checksum)
+            return checksum == expected and not packed.read(1)
     except (OSError, ValueError):
         return False
 
@@ -54,7 +76,7 @@ def unpack(file: str, directory: str) -> None:
         ValueError: It is no pack.
     """
     with open(file, "rb", buffering=0) as packed:
-        length, _ = _lengths(packed.read(_LENGTH))
+        length, _, _ = _first_line(packed)
         folders, files, links = json.loads(packed.read(length))
         os.mkdir(directory, 0o700)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -76,12 +98,13 @@ def unpack(file: str, directory: str) -> None:
             os.close(root)
 
 
-def _lengths(line: bytes) -> tuple[int, int]:
-    """Read the first line: the lengths of the list and of the whole file."""
-    *words, length, whole = line.decode().split()
+def _first_line(packed: BinaryIO | FileIO) -> tuple[int, int, int]:
+    """Read the first line: the lengths of the list and of the whole file, and the checksum."""
+    line = packed.read(_LENGTH)
+    *words, length, whole, checksum = line.decode().split()
     if words != _FIRST_LINE.split()[:3] or len(line) != _LENGTH:
         raise ValueError("it is no pack")
-    return int(length), int(whole)
+    return int(length), int(whole), int(checksum, 16)
 
 
 def _listed(
@@ -106,12 +129,13 @@ def _listed(
     return folders, files, links
 
 
-def _append(packed: BinaryIO, content: BinaryIO, size: int) -> None:
+def _blocks(content: BinaryIO, size: int) -> Iterator[bytes]:
+    """Read so many bytes from where a file is."""
     while size:
         block = content.read(min(size, _BLOCK))
         if not block:
             raise OSError(f"{content.name} became shorter while it was read")
-        packed.write(block)
+        yield block
         size -= len(block)
 
 
