@@ -745,3 +745,14 @@ def test_declarations_that_cannot_be(tmp_path: Path, line: str, says: str) -> No
     ):
         env.start("box")
     assert "hush" not in str(e.value)
+
+
+def test_a_declaration_that_lacks_something(tmp_path: Path) -> None:
+    """What has to be declared, and was not, is named."""
+    file = tmp_path / "cleanroom.toml"
+    file.write_text('[services.box]\nplugin = "container"\n')
+    with (
+        pytest.raises(ConfigurationError, match=r"\[services.box\]: image and ports must be given"),
+        CleanroomEnvironment.from_config(file) as env,
+    ):
+        env.start("box")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,10 +98,12 @@ class BasePlugin(ABC):
             folder: What relative paths in them are relative to.
 
         Raises:
-            ValidationError: An option is malformed; names it.
+            ValidationError: An option is malformed, or one that is needed is missing; names it.
         """
         own = {key: value for key, value in options.items() if key in cls.CONFIG_KEYS}
         arguments = {key: value for key, value in options.items() if key not in own}
+        if missing := _required_by(cls) - {"name", *arguments}:
+            raise ValidationError(f"{' and '.join(sorted(missing))} must be given")
         plugin = cast("Callable[..., Self]", cls)(name, **arguments)
         return plugin.configured(own, folder)
 
@@ -292,3 +295,10 @@ class BasePlugin(ABC):
     def __repr__(self) -> str:
         """Show what tells plugins apart, and no secret."""
         return f"{type(self).__name__}(name={self.name!r}, image={self._image!r})"
+
+
+def _required_by(plugin: type[BasePlugin]) -> set[str]:
+    """Return the arguments of a class that have no default."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(plugin).parameters.values()
+    return {each.name for each in parameters if each.default is each.empty and each.kind in kinds}
