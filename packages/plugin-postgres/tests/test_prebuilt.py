@@ -92,6 +92,37 @@ def test_content_is_made_once(
     assert len(packs(cache)) == 1
 
 
+FILES = [
+    """
+    SET work_mem TO '9MB';
+    SET ROLE pg_monitor;
+    CREATE TEMPORARY TABLE mine ();
+    SELECT pg_advisory_lock(4);
+    """,
+    """
+    CREATE TABLE seen AS SELECT current_user::text, current_setting('work_mem') AS work_mem,
+        to_regclass('mine') AS mine, (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory');
+    CREATE SCHEMA app;
+    ALTER DATABASE testdb SET search_path TO app, public;
+    """,
+    "CREATE TABLE late ()",
+]
+
+
+def test_each_file_has_a_session_of_its_own(
+    process_ground: Ground, start: Start, cache: Path, tmp_path: Path
+) -> None:
+    """What a file sets for its session the next one has not, and what for new ones, it has."""
+    for number, text in enumerate(FILES):
+        (tmp_path / f"{number}.sql").write_text(text)
+    handle = start(process_ground.plugin().with_migration(tmp_path / "*.sql"))
+    with psycopg.connect(handle.url) as connection:
+        seen = connection.execute("SELECT * FROM seen").fetchall()
+        assert seen == [("test", "4MB", None, 0)]
+        query = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'late'"
+        assert connection.execute(query).fetchall() == [("app",)]
+
+
 def test_no_password_is_kept(start: Start, cache: Path, folder: Path) -> None:
     """What is kept knows nothing of the password of the run that made it, not even its hash."""
     plugin = with_content(PostgresPlugin(backend="process"))

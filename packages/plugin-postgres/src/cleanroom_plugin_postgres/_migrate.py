@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cleanroom import CleanroomError, ConfigurationError, ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import _databases
@@ -16,7 +16,13 @@ from cleanroom_plugin_postgres._database import Template
 from cleanroom_plugin_postgres._inputs import Migration, files
 from cleanroom_plugin_postgres._scripts import read_script, run_script
 
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._client import Connection
+
 _OURS = Path(__file__).parent
+_DEFAULTS = """
+SELECT setdatabase, setrole, setconfig FROM pg_catalog.pg_db_role_setting ORDER BY 1, 2
+"""
 
 
 def run_migration(migration: Migration, database: Template) -> None:
@@ -30,8 +36,8 @@ def run_migration(migration: Migration, database: Template) -> None:
     if callable(migrate):
         migrate(database)
         return
-    for file in files("migrate", migrate, migration.folder):
-        database.run_script(file)
+    found = files("migrate", migrate, migration.folder)
+    _run_each(found, database.handle.service_name, lambda: database.connect(autocommit=True))
 
 
 def migrate_service(service: ServiceHandle, migration: Migration) -> None:
@@ -53,11 +59,45 @@ def run_scripts(service: ServiceHandle, scripts: Iterable[str | Path]) -> None:
     Raises:
         ServiceError: The server refused a statement; names script and line.
     """
-    for number, script in enumerate(scripts, 1):
-        source, text = read_script(script)
-        named = source if isinstance(script, Path) else f"init script {number}"
-        with connect(service.metadata) as connection:  # what one sets, the next has not
-            run_script(connection, text, source=named, service=service.service_name)
+    _run_each(scripts, service.service_name, lambda: connect(service.metadata))
+
+
+def _run_each(
+    scripts: Iterable[str | Path], service: str, connect: Callable[[], Connection]
+) -> None:
+    """Run each script in a session that is as a new one: what one sets, the next has not."""
+    connection: Connection | None = None
+    defaults: object = None
+    try:
+        for number, script in enumerate(scripts, 1):
+            source, text = read_script(script)
+            if connection is None:
+                connection = connect()
+                defaults = _defaults(connection)
+            named = source if isinstance(script, Path) else f"init script {number}"
+            run_script(connection, text, source=named, service=service)
+            if not _is_as_new(connection, defaults):
+                connection.close()
+                connection = None
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _is_as_new(connection: Connection, defaults: object) -> bool:
+    """Make a session forget what was set in it. Whether a new one would be the same."""
+    import psycopg
+
+    try:
+        connection.execute("DISCARD ALL", prepare=False)
+        return _defaults(connection) == defaults
+    except psycopg.Error:  # it has ended itself
+        return False
+
+
+def _defaults(connection: Connection) -> object:
+    """What databases and roles have set for new sessions."""
+    return connection.execute(_DEFAULTS, prepare=False).fetchall()
 
 
 def _load(module: str, function: str) -> Callable[[Template], object]:
