@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,22 @@ VOCABULARY = ["_secrets.py", "_errors.py", "_protocol.py", "spans.py"]
 
 
 def test_all_is_exactly_the_public_members_sorted() -> None:
-    """`cleanroom.__all__` names every public member, sorted, and nothing else."""
-    members = [
-        name
-        for name, value in vars(cleanroom).items()
-        if not name.startswith("_")
-        and name != "annotations"
-        and (name == "spans" or not isinstance(value, types.ModuleType))
-    ]
+    """`cleanroom.__all__` names what the package imports, at once or when used, sorted."""
+    members = {
+        alias.name: getattr(import_module(node.module), alias.name)
+        for node in ast.walk(ast.parse((SOURCES / "__init__.py").read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cleanroom")
+        for alias in node.names
+        if not alias.name.startswith("_")
+    }
     assert cleanroom.__all__ == sorted(members)
+    assert {name: getattr(cleanroom, name) for name in cleanroom.__all__} == members
+
+
+def test_no_other_attribute() -> None:
+    """What the package does not have is an `AttributeError`, as in any other module."""
+    with pytest.raises(AttributeError, match="module 'cleanroom' has no attribute 'Running'"):
+        cleanroom.Running  # noqa: B018 - an attribute of a module that it imports when used
 
 
 @pytest.mark.parametrize("module", [cleanroom.spans, config, discovery, hooks])
@@ -73,16 +81,18 @@ def test_vocabulary_imports_nothing_else_of_ours(name: str) -> None:
     assert ours <= own
 
 
-def test_import_is_light() -> None:
+@pytest.mark.parametrize("what", ["cleanroom", "cleanroom.discovery"])
+def test_import_is_light(what: str) -> None:
     """`import cleanroom` imports nothing that is needed only once something starts."""
     heavy = (
         "opentelemetry pluggy pytest testcontainers docker psycopg redis requests"
         " importlib.metadata concurrent.futures asyncio logging tomllib difflib socket subprocess"
+        " cleanroom._environment cleanroom._protocol cleanroom.spans contextvars dataclasses json"
     )
     code = f"""
 import sys
 before = set(sys.modules)
-import cleanroom
+import {what}
 print(*sorted((set(sys.modules) - before) & set({heavy.split()!r})))
 """
     done = subprocess.run(

@@ -273,7 +273,10 @@ def test_quiet_pytest(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import logging
 
+        from cleanroom_runtime import current_run
+
         def test_it():
+            assert current_run()
             logging.getLogger("cleanroom.pull").info("pulling image")
     """)
     result = pytester.runpytest_subprocess("-q", "-p", "no:randomly", "-p", "no:cacheprovider")

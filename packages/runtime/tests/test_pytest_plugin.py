@@ -222,6 +222,32 @@ def test_nothing_happens_when_no_test_asks(
     result.stdout.no_fnmatch_line("*- cleanroom -*")
 
 
+def test_what_is_imported_when_no_test_asks(suite: Suite) -> None:
+    """A run whose tests want no service imports of ours only what finds and makes the fixtures."""
+    suite.install_box()
+    suite.pytester.makeconftest(
+        """
+        import sys
+
+        def pytest_unconfigure():
+            ours = ("cleanroom", "box_")
+            print(*(name for name in sys.modules if name.startswith(ours)), file=open("all", "w"))
+        """
+    )
+    suite.pytester.makepyfile("def test_nothing(): pass")
+    suite.run().assert_outcomes(passed=1)
+    names = set((suite.path / "all").read_text().split())
+    plugins = {name for name in names if name.startswith("cleanroom_plugin_")}
+    assert names - plugins == {
+        "cleanroom", "cleanroom._errors", "cleanroom._secrets", "cleanroom.discovery",
+        "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._explain",
+        "cleanroom_runtime._making", "cleanroom_runtime._sessions", "cleanroom_runtime.fixtures",
+        "cleanroom_runtime.pytest_plugin", "box_fixtures", "box_hooks",
+    }  # fmt: skip
+    modules = {name.partition(".")[2] for name in plugins}
+    assert modules <= {"", "_hooks", "fixtures", "_fixtures"}
+
+
 def test_declared_services_that_no_test_asks_for_cost_nothing(suite: Suite) -> None:
     """A declaration alone imports no plugin: the header is about what the tests will use."""
     suite.install("box", plugin="box_plugin:BoxPlugin", modules={"box_plugin": "raise SystemExit"})
@@ -749,6 +775,56 @@ def test_this_process_runs_a_nested_run(suite: Suite, monkeypatch: pytest.Monkey
     result = suite.pytester.runpytest_inprocess("-p", "no:randomly")
     result.assert_outcomes(passed=1)
     assert joined_run() is before
+
+
+def test_a_nested_run_has_the_first_service(suite: Suite) -> None:
+    """A session inside another has a run of its own, though the first service is its."""
+    suite.pytester.makeconftest("pytest_plugins = ['pytester']")
+    suite.pytester.makepyfile(
+        """
+        import sys
+
+        INNER = "def test_it(): from cleanroom_runtime import current_run; print(current_run().id)"
+
+        def test_it(pytester):
+            pytester.makepyfile("def test_nothing(): pass")
+            pytester.runpytest_inprocess().assert_outcomes(passed=1)
+            assert "cleanroom_runtime._run" not in sys.modules
+            pytester.makepyfile(INNER)
+            inner = pytester.runpytest_inprocess("-s", "-q")
+            inner.assert_outcomes(passed=1)
+            from cleanroom_runtime import current_run
+            assert current_run().joined
+            assert current_run().id not in inner.stdout.str()
+        """
+    )
+    suite.run().assert_outcomes(passed=1)
+
+
+def test_a_child_that_forks_takes_part_in_the_run(suite: Suite) -> None:
+    """The run of the session is the same in children that fork before the first service."""
+    suite.pytester.makepyfile(
+        """
+        import os, sys
+
+        def run():
+            from cleanroom_runtime import current_run
+            return f"{current_run().address}\\n".encode()
+
+        def test_it():
+            assert "cleanroom_runtime._run" not in sys.modules
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.write(writer, run())
+                os._exit(0)
+            os.close(writer)
+            with open(reader, "rb") as file:
+                assert file.read() == run()
+            assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    suite.run().assert_outcomes(passed=1)
 
 
 # ------------------------------------------------------------------------ kept runs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cleanroom import spans
-from cleanroom._environment import CleanroomEnvironment
+from typing import TYPE_CHECKING
+
 from cleanroom._errors import (
     CleanroomError,
     ConfigurationError,
@@ -15,14 +15,18 @@ from cleanroom._errors import (
     StartTimeoutError,
     ValidationError,
 )
-from cleanroom._protocol import (
-    API_VERSION,
-    HealthStatus,
-    ServiceHandle,
-    ServicePlugin,
-    SupportsIsolation,
-    SupportsLogs,
-)
+
+if TYPE_CHECKING:
+    from cleanroom import spans
+    from cleanroom._environment import CleanroomEnvironment
+    from cleanroom._protocol import (
+        API_VERSION,
+        HealthStatus,
+        ServiceHandle,
+        ServicePlugin,
+        SupportsIsolation,
+        SupportsLogs,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,3 +49,12 @@ __all__ = [
     "ValidationError",
     "spans",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the rest when it is used: pytest imports this package in every run."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cleanroom import _environment, _protocol
+
+    return getattr(_protocol, name, None) or getattr(_environment, name)

@@ -86,6 +86,8 @@ class CleanroomEnvironment:
         """
         return self._get(name)[1]
 
+    __getitem__ = start
+
     def start_all(self) -> Mapping[str, ServiceHandle]:
         """Start every service and return all handles by name. Raises what `start` raises."""
         self._ensure(self._services)
@@ -135,10 +137,6 @@ class CleanroomEnvironment:
         """
         start = Start.current.get()
         return start is not None and start.given_up.is_set()
-
-    def __getitem__(self, name: str) -> ServiceHandle:
-        """Return the handle of a service, which is started if need be. Raises as `start`."""
-        return self._get(name)[1]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of all services, running or not, as they were added."""

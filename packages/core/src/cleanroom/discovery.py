@@ -12,20 +12,19 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from cleanroom._errors import PluginError, nearest
-from cleanroom._protocol import API_VERSION, ServicePlugin, missing_members
 
 if TYPE_CHECKING:
     import pluggy
 
+    from cleanroom._protocol import ServicePlugin
+
 __all__ = ["Installed", "hook_manager", "installed", "load_plugin", "problems", "refresh"]
 
 
-@dataclass(frozen=True, order=True)
-class Installed:
+class Installed(NamedTuple):
     """One entry point of ours, as an installed distribution declares it.
 
     Attributes:
@@ -40,8 +39,8 @@ class Installed:
     value: str
     distribution: str
     version: str
-    disabled: bool = field(default=False, compare=False)
-    error: PluginError | None = field(default=None, compare=False)
+    disabled: bool = False
+    error: PluginError | None = None
 
     def load(self) -> object:
         """Import what it points to; raise `PluginError` from whatever the import raised."""
@@ -55,8 +54,8 @@ class Installed:
     def failure(self, message: str, hint: str | None = None) -> PluginError:
         """Remember and return an error about it, with distribution and version named."""
         origin = f"{self.value}, from {self.distribution} {self.version}"
-        _failures[self] = PluginError(f"{message} ({origin})", plugin=self.name, hint=hint)
-        return _failures[self]
+        _failures[self[:5]] = PluginError(f"{message} ({origin})", plugin=self.name, hint=hint)
+        return _failures[self[:5]]
 
 
 def installed(group: str = "cleanroom.plugins") -> list[Installed]:
@@ -68,10 +67,9 @@ def installed(group: str = "cleanroom.plugins") -> list[Installed]:
         found = [entry for entry in _found if entry.group == group]
     off = {_plain(name) for name in os.environ.get("CLEANROOM_DISABLE_PLUGINS", "").split(",")}
     return [
-        replace(
-            entry,
+        entry._replace(
             disabled=not off.isdisjoint({"all", _plain(entry.name), _plain(entry.distribution)}),
-            error=_failures.get(entry),
+            error=_failures.get(entry[:5]),
         )
         for entry in found
     ]
@@ -99,7 +97,7 @@ def load_plugin(name: str) -> type[ServicePlugin]:
         hint = "uninstall one of them, or name it in CLEANROOM_DISABLE_PLUGINS"
         raise PluginError(f"claimed by {claims}", plugin=name, hint=hint)
     loaded = _checked(active[0], active[0].load())
-    _failures.pop(active[0], None)
+    _failures.pop(active[0][:5], None)
     return loaded
 
 
@@ -127,7 +125,7 @@ def refresh() -> None:
 _lock = threading.Lock()
 _found: list[Installed] | None = None
 _managers: dict[str, pluggy.PluginManager] = {}
-_failures: dict[Installed, PluginError] = {}
+_failures: dict[tuple[str, ...], PluginError] = {}  # By what identifies an `Installed`.
 
 
 def _scan() -> Iterator[Installed]:
@@ -138,14 +136,16 @@ def _scan() -> Iterator[Installed]:
         try:
             if "cleanroom." not in (distribution.read_text("entry_points.txt") or ""):
                 continue
-            name, version = str(distribution.name), str(distribution.version)
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+            # To have all of it parsed takes longer than everything else here.
+            head = dict(re.findall(r"^(Name|Version): *(\S+)", text, re.MULTILINE)[:2])
+            name, version = str(head["Name"]), str(head["Version"])
             points = list(distribution.entry_points)
         except Exception:  # noqa: BLE001, S112 - broken metadata is for pip to report
             continue
         if _plain(name) not in seen:  # The first on the path is the one that is imported.
             seen.add(_plain(name))
-            for point in points:
-                yield Installed(point.group, point.name, point.value, name, version)
+            yield from (Installed(p.group, p.name, p.value, name, version) for p in points)
 
 
 def _plain(name: str) -> str:
@@ -153,6 +153,8 @@ def _plain(name: str) -> str:
 
 
 def _checked(entry: Installed, loaded: object) -> type[ServicePlugin]:
+    from cleanroom._protocol import API_VERSION, missing_members
+
     wanted = getattr(loaded, "API_VERSION", API_VERSION)
     if wanted != API_VERSION:
         raise entry.failure(
@@ -182,12 +184,10 @@ def _load_hooks() -> pluggy.PluginManager:
 def _register(manager: pluggy.PluginManager, entry: Installed) -> None:
     name = f"{entry.distribution} {entry.version}: {entry.name}"
     try:
-        loaded = entry.load()
-    except PluginError:
-        return  # Remembered.
-    try:
-        manager.register(loaded, name)
+        manager.register(entry.load(), name)
         manager.check_pending()
+    except PluginError:
+        pass  # Remembered.
     except Exception as exc:  # noqa: BLE001 - remembered
         entry.failure(f"its hooks do not fit: {exc}").__cause__ = exc
         if manager.has_plugin(name):

@@ -16,13 +16,15 @@ Each is called on its own, so one that raises keeps no other from it. Wrappers a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pluggy
 
 from cleanroom import discovery
 from cleanroom._errors import ConfigurationError, log_failure
-from cleanroom._protocol import ServiceHandle, ServicePlugin
+
+if TYPE_CHECKING:
+    from cleanroom._protocol import ServiceHandle, ServicePlugin
 
 __all__ = ["fixture_modules", "hookimpl", "hookspec", "notify", "validate"]
 
@@ -64,13 +66,10 @@ def notify(hook: str, **facts: object) -> None:
 
 def validate(plugin: ServicePlugin) -> None:
     """Ask every validator about `plugin`; raise `ConfigurationError` if one objects."""
-    objections: list[str] = []
-    cause: Exception | None = None
-    for owner, texts, error in _answers("cleanroom_validate", {"plugin": plugin}):
-        said = [str(error)] if error else texts
-        objections += [f"{text} (says {owner})" for text in said]
-        cause = cause or error
-    if objections:
+    answers = [*_answers("cleanroom_validate", {"plugin": plugin})]
+    said = [(owner, [str(error)] if error else texts) for owner, texts, error in answers]
+    if objections := [f"{text} (says {owner})" for owner, texts in said for text in texts]:
+        cause = next((error for _, _, error in answers if error), None)
         raise ConfigurationError("; ".join(objections), service=plugin.name) from cause
 
 

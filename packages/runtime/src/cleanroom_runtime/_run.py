@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom import CleanroomError, InternalError, ServiceError
+from cleanroom_runtime import _sessions
 from cleanroom_runtime._folders import run_root, run_roots
 from cleanroom_runtime._line import Line, Reply, open_line
 
@@ -39,7 +39,7 @@ class RunAddress:
     @classmethod
     def new(cls) -> RunAddress:
         """Return the address of a run of this process's own. Nothing is made yet."""
-        return cls(f"r{secrets.token_hex(4)}", str(run_root()), os.getpid())
+        return cls(f"r{os.urandom(4).hex()}", str(run_root()), os.getpid())
 
     @property
     def directory(self) -> Path:
@@ -83,7 +83,7 @@ class Run:
 
     def new_service_id(self) -> str:
         """Return an id for a service of this run."""
-        return f"{self.id}-s{secrets.token_hex(2)}"
+        return f"{self.id}-s{os.urandom(2).hex()}"
 
     def request(self, op: str, **fields: Any) -> Reply:
         """Ask the warden and return its reply, starting it if need be.
@@ -299,3 +299,7 @@ def _find_run(run_id: str) -> RunAddress:
     roots = [str(root) for root in run_roots()]
     found = [root for root in roots if Path(root, run_id).is_dir()]
     return RunAddress(run_id, (found or roots)[0], 0)
+
+
+for _join in _sessions.under_way:
+    _join()

@@ -31,16 +31,16 @@ will ask of the service, as its plugin's `expecting` understands it. The plugin 
 Node: TypeAlias = pytest.Item | pytest.Collector
 """A test, or what has tests: a class, a module, the session."""
 
-FAILED = pytest.StashKey[bool]()
+FAILED: pytest.StashKey[bool] = pytest.StashKey()
 """On a test, and on its class, module and so on: whether it, or one of its tests, has failed."""
-USES_SERVICES = pytest.StashKey[bool]()
+USES_SERVICES: pytest.StashKey[bool] = pytest.StashKey()
 """On a test, or what has tests: whether a slice of a service was leased for it."""
-SERVICES = pytest.StashKey["ServiceFixtures"]()
+SERVICES: pytest.StashKey[ServiceFixtures] = pytest.StashKey()
 """On the session's configuration: its services, once they have been asked for."""
-UNSHARED = pytest.StashKey[list[str]]()
+UNSHARED: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the session's configuration: what is known of each service that this process had for itself,
 in JSON."""
-REPLACED = pytest.StashKey[list[str]]()
+REPLACED: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the session's configuration: which slices this process had replaced, see `_replaced.notes`."""
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cleanroom_runtime._pytest_progress import PullProgress
+from cleanroom_runtime import _sessions
 from cleanroom_runtime.fixtures import FAILED, REPLACED, SERVICES, UNSHARED, USES_SERVICES
 
 if TYPE_CHECKING:
+    from cleanroom_runtime._pytest_progress import PullProgress
     from cleanroom_runtime._run import Run
 
 _WORKER_INPUT = "cleanroom_run"
@@ -21,13 +25,15 @@ _WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
 _FRESH_VARIABLE = "CLEANROOM_FRESH"
 _SERVICES_FIXTURE = "cleanroom_services"
-_RUN = pytest.StashKey["Run"]()
-_ENDING = pytest.StashKey[Callable[[], bool]]()
-_PREVIOUS = pytest.StashKey["Run | None"]()
-_FRESH_BEFORE = pytest.StashKey["str | None"]()
-_PROGRESS = pytest.StashKey[PullProgress]()
-_PROBLEMS = pytest.StashKey[list[str]]()
-_OF_WORKERS = pytest.StashKey[dict[str, list[str]]]()
+_IDENTITY: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
+_JOIN: pytest.StashKey[Callable[[], None]] = pytest.StashKey()
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
+_ENDING: pytest.StashKey[Callable[[], bool]] = pytest.StashKey()
+_PREVIOUS: pytest.StashKey[Run | None] = pytest.StashKey()
+_FRESH_BEFORE: pytest.StashKey[str | None] = pytest.StashKey()
+_PROGRESS: pytest.StashKey[PullProgress] = pytest.StashKey()
+_PROBLEMS: pytest.StashKey[list[str]] = pytest.StashKey()
+_OF_WORKERS: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,20 +100,33 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Take part in the run of this session, from the first service on."""
-    _session_run(session.config)
-    session.config.stash[_PROGRESS] = PullProgress(session.config)
-    session.config.stash[_PROGRESS].begin()
+    join: Callable[[], None] = partial(_join, session.config)
+    session.config.stash[_IDENTITY] = (f"r{os.urandom(4).hex()}", os.getpid())
+    session.config.stash[_JOIN] = join
+    _sessions.under_way.append(join)
+    if "cleanroom_runtime._run" in sys.modules:
+        join()
+
+
+def _join(config: pytest.Config) -> None:
+    """Take part in the run of this session: its own, or the one of the controller."""
+    from cleanroom_runtime._folders import run_root
+    from cleanroom_runtime._pytest_progress import PullProgress
+    from cleanroom_runtime._run import RunAddress, join_run, joined_run
+
+    told = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
+    run_id, owner = config.stash[_IDENTITY]  # the same in all children that fork
+    address = RunAddress(*told) if told else RunAddress(run_id, str(run_root()), owner)
+    config.stash[_PREVIOUS] = joined_run()
+    config.stash[_RUN] = join_run(address)
+    if _PROGRESS not in config.stash:  # else `_run` was imported once more
+        config.stash[_PROGRESS] = PullProgress(config)
+        config.stash[_PROGRESS].begin()
 
 
 def _session_run(config: pytest.Config) -> Run:
-    """The run of this session: its own, or the one of the controller. Nothing is started."""
-    if _RUN not in config.stash:
-        from cleanroom_runtime import _run
-
-        told = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
-        address = _run.RunAddress(*told) if told else _run.RunAddress.new()
-        config.stash[_PREVIOUS] = _run.joined_run()
-        config.stash[_RUN] = _run.join_run(address)
+    """The run of this session. Nothing is started."""
+    import_module("cleanroom_runtime._run")  # which has this session join it
     return config.stash[_RUN]
 
 
@@ -225,15 +244,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         os.environ.pop(_FRESH_VARIABLE)
         if before is not None:
             os.environ[_FRESH_VARIABLE] = before
-    if _PROGRESS in config.stash:
-        config.stash[_PROGRESS].end()
+    if _JOIN in config.stash:
+        _sessions.under_way.remove(config.stash[_JOIN])
     run = config.stash.get(_RUN, None)
     if run is None:
         return
-    from cleanroom_runtime import _run
+    from cleanroom_runtime._run import leave_run
 
+    config.stash[_PROGRESS].end()
     if hasattr(config, "workerinput"):
         run.disconnect()
     else:
         config.stash.get(_ENDING, run.shut_down)()
-    _run.leave_run(config.stash[_PREVIOUS])
+    leave_run(config.stash[_PREVIOUS])
