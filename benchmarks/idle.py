@@ -28,9 +28,9 @@ _BLOCKED = Contender(
     arguments=("-p", "no:cleanroom"),
 )
 _WITHOUT_WHEELS = Contender(
-    name="our plugins installed, -p no:valkey",
+    name="our plugins installed, without those of the servers' wheels",
     environment="plugins",
-    arguments=("-p", "no:valkey"),
+    arguments=("-p", "no:valkey", "-p", "no:platformdirs"),
 )
 _INSTALLED = Contender(name="our plugins installed", environment="plugins")
 

@@ -378,6 +378,21 @@ def test_template_that_no_test_asks_for(pytester: pytest.Pytester, run: Run) -> 
     result.stdout.no_fnmatch_line("*- cleanroom -*")
 
 
+def test_no_template(pytester: pytest.Pytester, run: Run) -> None:
+    """Where nothing is migrated, nothing is imported that migrates."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it(postgres_db):
+            names = {name.rpartition("plugin_postgres.")[2] for name in sys.modules}
+            assert "_isolation" in names
+            assert not {"_template", "_migrate", "_scripts", "_sql"} & names
+        """
+    )
+    run().assert_outcomes(passed=1)
+
+
 # ------------------------------------------------------------- overriding the fixture
 
 

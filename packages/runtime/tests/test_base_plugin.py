@@ -33,8 +33,10 @@ from cleanroom_runtime import (
     _process,
     current_run,
 )
+from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._ready import answers_within, wait_ready
 from cleanroom_runtime._run import Run
+from cleanroom_runtime._shared import share
 
 ECHO = """
 import socket, sys
@@ -99,6 +101,31 @@ def test_three_methods_make_a_service() -> None:
     assert "about to listen" in plugin.logs(handle)
     plugin.stop(handle)
     assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
+
+
+def test_a_shared_start_looks_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be found out without the run is, before the run is asked who starts a service.
+
+    It decides nothing: an error there is met again by the start, which all workers hear of.
+    """
+    steps: list[str] = []
+
+    class Undecided(EchoPlugin):
+        def choose(self) -> Choice:
+            steps.append("choose")
+            raise ConfigurationError("which one?")
+
+    request = run.request
+
+    def noted(op: str, **fields: object) -> dict[str, object]:
+        steps.append(op)
+        return request(op, **fields)
+
+    monkeypatch.setattr(run, "request", noted)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="which one"):
+            share(Undecided("echo"), run).start()
+    assert steps == ["choose", "claim", "choose", "settle", "choose", "claim"]
 
 
 def test_importing_what_asks_does_not_count_to_the_bound() -> None:

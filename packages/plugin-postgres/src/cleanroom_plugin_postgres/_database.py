@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cleanroom import ServiceError, ServiceHandle
@@ -192,7 +191,7 @@ class Template(Database):
                 "postgres_template and returns it",
             )
         database = self._sealed.require("database_name")
-        self.begin(_databases.template_name(database, secrets.token_hex(6)))
+        self.begin(_databases.template_name(database, os.urandom(6).hex()))
         if self.drafts:
             self.drafts[-1].append(self)
 

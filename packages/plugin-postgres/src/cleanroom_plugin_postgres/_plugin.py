@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
@@ -275,9 +276,7 @@ class PostgresPlugin(BasePlugin):
     def warm_up(self) -> None:
         """Import psycopg, and what isolates, while the server starts."""
         _client.load_psycopg()
-        from cleanroom_plugin_postgres import (
-            _isolation,  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        )
+        import_module("cleanroom_plugin_postgres._database")  # and with it `_isolation`
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask `SELECT 1`, authenticated, over the address that tests use."""
@@ -287,8 +286,11 @@ class PostgresPlugin(BasePlugin):
         """Run init scripts and migration; what they made is the template of isolated databases."""
         from cleanroom_plugin_postgres._databases import own_template, seal_as_template
 
-        with _client.connect(handle.metadata) as connection:
-            added = {"version": _client.server_version(connection)}
+        added: dict[str, str] = {}
+        known = handle.metadata.get("version", "")
+        if handle.metadata["backend"] != "process" or "." not in known:  # a beta says more itself
+            with _client.connect(handle.metadata) as connection:
+                added["version"] = _client.server_version(connection)
         if self._scripts or self._migration or self._wishes:
             from cleanroom_plugin_postgres._prebuilt import report_of
 

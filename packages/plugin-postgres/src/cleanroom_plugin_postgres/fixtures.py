@@ -9,9 +9,9 @@ from collections.abc import Generator
 
 import pytest
 
-from cleanroom_plugin_postgres._fixtures import postgres_fixtures
+from cleanroom_plugin_postgres import _fixtures
 
-postgres_service, postgres_template, postgres_db = postgres_fixtures()
+postgres_service, postgres_template, postgres_db = _fixtures.postgres_fixtures()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -36,6 +36,6 @@ def pytest_fixture_setup(
 
 def _overrides_a_template(fixturedef: pytest.FixtureDef[object]) -> bool:
     name = fixturedef.argname
-    return name == "postgres_template" or (
-        name.endswith("_template") and name in fixturedef.argnames
-    )
+    if name == "postgres_template":
+        return fixturedef.func.__module__ != _fixtures.__name__  # else it is the one that gives it
+    return name.endswith("_template") and name in fixturedef.argnames

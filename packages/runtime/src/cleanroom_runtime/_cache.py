@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -236,7 +235,7 @@ def _keep(made: Path, folder: Path, facts: Mapping[str, str]) -> bool:
     """Put what was made into the cache, all at once. Returns whether that was possible."""
     for left in folder.glob(f"{_STAGING}*"):  # by one that was killed while it held the lock
         left.unlink(missing_ok=True)
-    staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
+    staging = folder / f"{_STAGING}{os.urandom(4).hex()}"
     current_run().request("register", directory=str(staging))
     try:
         pack(str(made), str(staging))

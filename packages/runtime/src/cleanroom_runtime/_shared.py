@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
+from cleanroom_runtime import _start
 from cleanroom_runtime._plugin import BasePlugin
 from cleanroom_runtime._run import Run, current_run
 
@@ -43,6 +44,7 @@ class SharedPlugin:
 
     def start(self) -> ServiceHandle:
         """Start the service, or wait for the worker that does. Raises what that one raised."""
+        _start.look_ahead(self.plugin)
         return read_started(self._run.once(f"{PREFIX}{self.name}", self._start)).handle
 
     def _start(self) -> str:

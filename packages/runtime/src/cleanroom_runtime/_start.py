@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from cleanroom import (
     spans,
 )
 from cleanroom_runtime import _process
+from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._lifecycle import log_tail, remove
 from cleanroom_runtime._ready import wait_ready
@@ -52,6 +54,13 @@ def start(plugin: BasePlugin, span: spans.Span) -> ServiceHandle:
         span.set("db.system.name", plugin.database_system)
         span.set("db.namespace", handle.require("database_name"))
     return handle
+
+
+def look_ahead(plugin: BasePlugin) -> None:
+    """Find out, while the run's warden starts, what is remembered until a start asks for it."""
+    with contextlib.suppress(CleanroomError):  # which the start will meet as well
+        if plugin.choose().backend == "process":
+            account_for(refuses_root=plugin.refuses_root)
 
 
 def _start_at_a_free_port(plugin: BasePlugin, choice: Choice) -> ServiceHandle:

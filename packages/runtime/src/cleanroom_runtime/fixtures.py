@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from cleanroom.hooks import hookimpl
-from cleanroom_runtime._explain import explained, log_tail
 from cleanroom_runtime._making import Scope as Scope
 from cleanroom_runtime._making import Sealable as Sealable
 from cleanroom_runtime._making import Service as Service
@@ -163,6 +162,8 @@ class ServiceFixtures:
             InternalError: The service's plugin has no slices to give.
             ServiceError: The service has stopped working.
         """
+        from cleanroom_runtime._explain import explained
+
         plugin = self.environment.plugin(handle.service_name)
         node.stash[USES_SERVICES] = True
         for_test = isinstance(node, pytest.Item)
@@ -226,6 +227,8 @@ class ServiceFixtures:
 
     def log_tails(self, lines: int) -> Iterator[tuple[str, str]]:
         """The last lines of each running service's log, with the service's name."""
+        from cleanroom_runtime._explain import log_tail
+
         for name, handle in self.environment.services.items():
             text = log_tail(self.environment.plugin(name), handle, lines)
             if text:
