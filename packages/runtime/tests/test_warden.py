@@ -508,6 +508,21 @@ def test_one_who_waits_dies(run: Run, client: Callable[..., Client]) -> None:
     assert run.request("claim", key="k")["granted"]
 
 
+def test_one_who_died_before_it_was_heard(run: Run) -> None:
+    """What a process has sent is not done for it when it is known to be dead."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    run.request("register")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.connect(str(run.address.directory / "warden.sock"))
+        hello, claim = {"op": "hello", "pid": dead.pid}, {"op": "claim", "key": "k"}
+        line.sendall(f"{json.dumps(hello)}\n{json.dumps(claim)}\n".encode())
+        line.settimeout(BOUND)
+        while line.recv(1024):
+            pass  # until the warden closes it
+        assert run.request("claim", key="k")["granted"]
+
+
 def test_leases(run: Run, client: Callable[..., Client]) -> None:
     """Each gets another number; a number comes back when it is released or its holder dies."""
     assert run.request("lease", pool="p", size=2)["index"] == 0

@@ -124,7 +124,8 @@ class Clients:
             return
         *lines, connection.unread = (connection.unread + data).split(b"\n")
         for line in lines:
-            self._requested(connection, line)
+            if connection in self._connections:  # else its greeting came from the dead
+                self._requested(connection, line)
 
     def _drop(self, connection: Connection) -> None:
         self._connections.discard(connection)
