@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -220,6 +221,26 @@ def test_a_warden_that_fails_to_start(short_run: Run, monkeypatch: pytest.Monkey
     assert str(log) in str(caught.value.hint)
     until(lambda: "no luck" in log.read_text())
     assert not short_run.alive()
+    monkeypatch.undo()
+    short_run.disconnect()
+    short_run.request("register")  # so that the run is removed
+
+
+def test_a_warden_that_fails_before_it_is_greeted(
+    short_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same error when the warden is gone before the first word to it was said."""
+    monkeypatch.setattr(_line, "_WARDEN", "raise SystemExit('no luck')")
+    line = _line.Line
+
+    def wait_then_open(sock: socket.socket, starter: subprocess.Popen[bytes]) -> _line.Line:
+        starter.wait()
+        return line(sock, starter)
+
+    monkeypatch.setattr(_line, "Line", wait_then_open)
+    monkeypatch.setattr(wait_then_open, "connect", line.connect, raising=False)
+    with pytest.raises(InternalError, match="is gone"):
+        short_run.request("register")
     monkeypatch.undo()
     short_run.disconnect()
     short_run.request("register")  # so that the run is removed

@@ -32,7 +32,12 @@ class Line:
         self._starter = starter
         self._file = sock.makefile("rb")
         self._greeted = False
-        self.send({"op": "hello", "pid": os.getpid()})
+        try:
+            self.send({"op": "hello", "pid": os.getpid()})
+        except ConnectionError:
+            if starter is None:
+                raise
+            # The warden that was just started has died already, as the first request will show.
 
     @classmethod
     def connect(cls, run_directory: Path) -> Line:
