@@ -9,8 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import redis
@@ -213,6 +213,79 @@ def test_database(server: Server) -> None:
         database.close()
         with redis.Redis.from_url(database.url, decode_responses=True) as other:
             assert "mine" not in [each["name"] for each in other.client_list()]
+
+
+def test_the_connection_of_the_test_before(server: Server) -> None:
+    """A test's first client has the connection of the test before, of which nothing is left."""
+    seen = []
+    for _ in range(4):
+        with server.plugin.isolate(server.handle) as isolated:
+            database = Database(isolated)
+            client = database.client()
+            assert client.dbsize() == 0
+            assert client.client_getname() is None
+            [own] = [each for each in client.client_list() if int(each["id"]) == client.client_id()]
+            assert own["db"] == database.name
+            seen.append(client.client_id())
+            client.client_setname("mine")
+            client.set("key", "value")
+            client.execute_command("WATCH", "key")
+            client.execute_command("SELECT", 0)
+            database.close()
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda client: client.connection_pool.disconnect(),
+        lambda client: client.execute_command("CLIENT", "KILL", "SKIPME", "no", "TYPE", "normal"),
+        lambda client: _left_unread(client),
+        lambda client: client.pubsub().subscribe("channel"),
+    ],
+    ids=["closed", "killed", "answers nobody read", "lent"],
+)
+def test_a_connection_that_cannot_be_used_again(
+    server: Server, leave: Callable[[redis.Redis], object]
+) -> None:
+    """Where the connection of the test before is of no use, the next test has another one."""
+    for _ in range(3):
+        with server.plugin.isolate(server.handle) as isolated:
+            database = Database(isolated)
+            client = database.client()
+            assert client.dbsize() == 0
+            client.set("key", "value")
+            leave(client)
+            database.close()
+
+
+def _left_unread(client: redis.Redis) -> None:
+    connection = client.connection_pool.get_connection()
+    connection.send_command("PING")
+    client.connection_pool.release(connection)
+
+
+def test_clients_of_one_test_are_apart(server: Server) -> None:
+    """Whatever asks within one test for a client has one with connections of its own."""
+    with server.plugin.isolate(server.handle) as isolated, ExitStack() as opened:
+        databases = [opened.enter_context(closing(Database(isolated))) for _ in range(2)]
+        clients = [each.client() for each in [*databases, *databases]]
+        assert len({client.client_id() for client in clients}) == 4
+
+
+def test_what_cannot_be_selected_is_not_emptied(process_ground: Ground, start: Start) -> None:
+    """Emptying through a test's own connection never empties another database."""
+    plugin = process_ground.plugin()
+    handle = start(plugin)
+    with client_of(handle) as zero:
+        zero.set("key", "of nobody's test")
+        for _ in range(2):
+            with plugin.isolate(handle) as isolated:
+                Database(isolated).client().set("key", "value")
+        zero.execute_command("ACL", "SETUSER", "default", "-select")
+        with plugin.isolate(handle):
+            zero.execute_command("ACL", "SETUSER", "default", "+select")
+        assert zero.get("key") == b"of nobody's test"
 
 
 def test_any_client_takes_the_url(server: Server) -> None:

@@ -77,7 +77,7 @@ class _Pool:
             else:
                 number = self._lease()
             try:
-                self._client(number).flushdb()
+                self._empty(number)
             except BaseException:
                 self._free.append(number)
                 raise
@@ -87,6 +87,11 @@ class _Pool:
         """Take a database back, as the test left it."""
         with self._lock:
             self._free.append(number)
+
+    def _empty(self, number: int) -> None:
+        reused = self._reused.get(number)
+        if reused is None or not reused.renew():
+            self._client(number).flushdb()
 
     def client(self, handle: ServiceHandle) -> redis.Redis:
         """Return a client of a leased database."""
