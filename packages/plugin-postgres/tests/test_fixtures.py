@@ -723,7 +723,7 @@ def test_what_was_replaced_is_reported(
         @pytest.mark.parametrize("number", range(8))
         def test_it(postgres_db, number):
             with postgres_db.connect() as connection:
-                connection.execute("CREATE TABLE item ()")
+                connection.execute("CREATE SCHEMA item")
         """
     )
     result = run(*workers)

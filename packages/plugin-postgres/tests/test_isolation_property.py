@@ -156,6 +156,55 @@ def plain_statement(rng: Choose) -> str:
     )
 
 
+def making_statement(rng: Choose) -> str:
+    """A statement that makes something, or changes what was made."""
+    n, table = rng.randint(1, 4), rng.choice(["plain", "blank", "child", "wide", "noted"])
+    return rng.choice(
+        [
+            f"CREATE TABLE made_{n} (id serial PRIMARY KEY, text text DEFAULT 'x', "
+            "CHECK (text > ''))",
+            f"CREATE TABLE made_{n} (id int GENERATED ALWAYS AS IDENTITY, up int REFERENCES plain)",
+            f"CREATE TABLE made_{n} (id int PRIMARY KEY, up int REFERENCES made_{n})",
+            f"CREATE TABLE made_{n} AS SELECT * FROM {table}",
+            f"CREATE TABLE made_{n} (LIKE {table} INCLUDING ALL)",
+            f"CREATE TABLE made_{n} () INHERITS (elder)",
+            f"CREATE TABLE made_{n} PARTITION OF parted FOR VALUES FROM ({n}00) TO ({n}50)",
+            f"CREATE TABLE made_{n} (n int) PARTITION BY HASH (n)",
+            f"CREATE TABLE made_{n}_{n} PARTITION OF made_{n} "
+            "FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            f"CREATE UNLOGGED TABLE made_{n} (id serial, text text)",
+            f"CREATE TEMPORARY TABLE made_{n} (id serial, text text)",
+            f"CREATE VIEW made_{n} AS SELECT * FROM {table}",
+            f"CREATE MATERIALIZED VIEW made_{n} AS SELECT * FROM {table}",
+            f"CREATE SEQUENCE made_{n} OWNED BY {table}.{'id' if table != 'blank' else 'n'}",
+            f"CREATE SEQUENCE made_{n}",
+            f"CREATE TYPE made_{n} AS (a int)",
+            f"CREATE INDEX ON made_{n} (id)",
+            f"CREATE INDEX made_on_{table} ON {table} (id)",
+            f"CREATE OR REPLACE VIEW seen AS SELECT plain.* FROM plain, made_{n}",
+            f"INSERT INTO made_{n} DEFAULT VALUES",
+            f"SELECT nextval('made_{n}')",
+            f"ALTER TABLE made_{n} ADD COLUMN added timestamptz DEFAULT now()",
+            f"ALTER TABLE made_{n} RENAME TO {table}_too",
+            f"ALTER TABLE made_{n} ALTER COLUMN id TYPE numeric",
+            f"ALTER TABLE {table} RENAME TO made_{n}",
+            f"ALTER TABLE {table} INHERIT made_{n}",
+            f"ALTER SEQUENCE {rng.choice(SEQUENCES)} OWNED BY made_{n}.id",
+            f"ALTER TABLE {table} ADD FOREIGN KEY (id) REFERENCES made_{n}",
+            f"CREATE TRIGGER made AFTER INSERT ON {rng.choice([table, f'made_{n}'])} "
+            "FOR EACH ROW EXECUTE FUNCTION note()",
+            f"CREATE RULE made AS ON DELETE TO made_{n} DO INSTEAD NOTHING",
+            f"COMMENT ON TABLE made_{n} IS 'made'",
+            f"GRANT SELECT ON made_{n} TO app",
+            f"ALTER TABLE made_{n} OWNER TO app",
+            f"ANALYZE {rng.choice([table, f'made_{n}'])}",
+            f"TRUNCATE {rng.choice([table, f'made_{n}'])} CASCADE",
+            f"VACUUM made_{n}",
+            f"DROP TABLE made_{n} CASCADE",
+        ]
+    )
+
+
 def any_statement(rng: Choose) -> str:
     """A statement after which the database has to be replaced, or a hard one to see."""
     n = rng.randint(1, 40)
@@ -235,7 +284,7 @@ class Program:
     def __init__(self, seed: str, url: str, database: str) -> None:
         self.said: list[str] = []
         self._rng = random.Random(seed)
-        self._is_plain = self._rng.random() < 0.5
+        self._plain, self._making = self._rng.choice([(1.0, 0.0), (0.7, 0.3), (0.5, 0.1)])
         self._names = {"database": f'"{database}"', "large_object": "0"}
         self.connections: list[psycopg.Connection[Any]] = [
             psycopg.connect(url, autocommit=True, options="-c lock_timeout=50ms")
@@ -268,8 +317,10 @@ class Program:
             statement = "ROLLBACK TO SAVEPOINT a"
         elif kind < 0.42:
             return self._copy(number)
-        elif self._is_plain or kind < 0.7:
+        elif (choice := self._rng.random()) < self._plain:
             statement = plain_statement(self._rng)
+        elif choice < self._plain + self._making:
+            statement = making_statement(self._rng)
         else:
             statement = any_statement(self._rng)
         for name, value in self._names.items():

@@ -199,8 +199,13 @@ CONTENT = (
 
 @pytest.mark.parametrize(
     ("more", "stays"),
-    [("SELECT 1", True), ("CREATE TABLE more ()", False), ("SELECT lo_create(0)", False)],
-    ids=["rows", "schema", "large objects"],
+    [
+        ("SELECT 1", True),
+        ("CREATE TABLE more ()", False),
+        ("CREATE VIEW more AS SELECT 1", False),
+        ("SELECT lo_create(0)", False),
+    ],
+    ids=["rows", "a table", "a view", "large objects"],
 )
 def test_keeping_what_can_be_undone_leaves_connections_open(
     start: Callable[[PostgresPlugin], ServiceHandle], more: str, stays: bool

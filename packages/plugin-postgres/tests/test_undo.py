@@ -141,9 +141,74 @@ def test_what_is_undone_in_place(isolated_server: Isolated, statements: list[str
 
 
 @pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE made ()"],
+        ["CREATE TABLE made (id serial PRIMARY KEY, text text DEFAULT 'x' CHECK (text <> ''))",
+         "INSERT INTO made DEFAULT VALUES", "INSERT INTO people (name) VALUES ('Tim')",
+         "UPDATE papers SET id = id + 10"],
+        ["CREATE TABLE made (id int GENERATED ALWAYS AS IDENTITY)", "ANALYZE made", "VACUUM made"],
+        ["CREATE TABLE made AS SELECT * FROM papers", "CREATE INDEX ON made (id)",
+         "TRUNCATE made", "COMMENT ON TABLE made IS 'x'", "GRANT SELECT ON made TO app",
+         "ALTER TABLE made ADD COLUMN added int DEFAULT 3", "ALTER TABLE made OWNER TO app"],
+        ["CREATE UNLOGGED TABLE made AS SELECT * FROM people"],
+        ["CREATE TABLE made (n int) PARTITION BY LIST (n)",
+         "CREATE TABLE made_1 PARTITION OF made FOR VALUES IN (1)", "INSERT INTO made VALUES (1)"],
+        ["CREATE TABLE made (id int PRIMARY KEY, up int REFERENCES made)",
+         "CREATE TABLE other (id int REFERENCES made)"],
+        ["CREATE VIEW made AS SELECT * FROM people",
+         "CREATE MATERIALIZED VIEW other AS SELECT * FROM made", "CREATE INDEX ON other (id)"],
+        ["CREATE SEQUENCE made", "SELECT nextval('made')"],
+        ["CREATE TABLE \"odd\".\"mad\"\"e %s\" ()"],
+        ["CREATE TABLE made ()", "DROP TABLE made"],
+        ["CREATE TABLE made (id int)", "BEGIN", "ALTER TABLE people ADD COLUMN x int", "ROLLBACK"],
+    ],
+    ids="; ".join,
+)  # fmt: skip
+def test_what_was_made_is_dropped(isolated_server: Isolated, statements: list[str]) -> None:
+    """New tables, views and sequences are dropped; connections of services stay open."""
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        pooled = connect(isolated)
+    assert isolated_server.after(*statements) == []
+    assert pooled.execute("SELECT to_regclass('made')").fetchone() == (None,)
+    pooled.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER TABLE notes RENAME TO renamed"],
+        ["ALTER TABLE people ADD COLUMN added int"],
+        ["ALTER TABLE notes SET (fillfactor = 50)"],
+        ["CREATE INDEX ON notes (id)"],
+        ["TRUNCATE people"],
+        ["REINDEX TABLE people"],
+        ["ANALYZE people"],
+        ["VACUUM FREEZE people"],
+        ["ALTER SEQUENCE unused OWNED BY made.id"],
+        ["ALTER SEQUENCE unused RESTART WITH 9"],
+        ["ALTER TABLE notes INHERIT made"],
+        ["CREATE RULE made AS ON INSERT TO notes DO ALSO SELECT 1"],
+        ["CREATE FUNCTION made() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
+        ["CREATE TYPE other AS (a int)"],
+        ["CREATE TEMPORARY TABLE other ()"],
+        ["COMMENT ON TABLE people IS 'x'"],
+        ["DROP TABLE papers"],
+        ["DROP MATERIALIZED VIEW counted",
+         "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM people"],
+    ],
+    ids="; ".join,
+)  # fmt: skip
+def test_what_was_made_beside_a_change(isolated_server: Isolated, statements: list[str]) -> None:
+    """Where what was there has changed as well, dropping what was made is not enough."""
+    made = "CREATE TABLE made (id serial, text text)"
+    assert len(isolated_server.after(made, *statements)) == 1
+
+
+@pytest.mark.parametrize(
     ("statements", "reason"),
     [
-        (["CREATE TABLE made ()"], "the schema was changed"),
+        (["CREATE TYPE made AS ENUM ('x')"], "the schema was changed"),
         (["CREATE TEMPORARY TABLE made ()"], "the schema was changed"),
         (["CREATE EXTENSION hstore"], "the schema was changed"),
         (["CREATE PUBLICATION everything FOR ALL TABLES"], "the schema was changed"),
@@ -445,6 +510,15 @@ def test_a_template_that_is_written_to(
          "rows of public.bulky were changed, and it is large"),
         ("CREATE TABLE bulky AS SELECT g AS id, repeat('x', 1000) AS text "
          "FROM generate_series(1, 3000) g", "INSERT INTO bulky VALUES (0)", None),
+        ("CREATE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS "
+         "$$BEGIN INSERT INTO public.log VALUES ('dropped'); END$$;"
+         "CREATE EVENT TRIGGER tell ON sql_drop EXECUTE FUNCTION tell()",
+         "CREATE TABLE made ()", None),
+        ("CREATE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS "
+         "$$BEGIN INSERT INTO public.log VALUES ('dropped'); END$$;"
+         "CREATE EVENT TRIGGER tell ON sql_drop EXECUTE FUNCTION tell();"
+         "ALTER EVENT TRIGGER tell ENABLE ALWAYS",
+         "CREATE TABLE made ()", "the schema was changed"),
     ],
 )  # fmt: skip
 def test_templates_with_something_special(
@@ -548,7 +622,7 @@ def test_a_log_in_other_words(
 def test_what_replacing_costs_is_told(lease: Isolated) -> None:
     """For each reason it is told how often databases were replaced, and how long that took."""
     for _ in range(2):
-        lease.after("CREATE TABLE made ()")
+        lease.after("CREATE SCHEMA made")
     told = replaced(lease.handle)["the schema was changed"]
     assert told.count == 2
     assert 0 < told.seconds < 60

@@ -172,7 +172,7 @@ class _Pool:
             return False
         try:
             copied = copy_content(self._own, slot.name, template, name)
-            if copied and self._undo_in_place(slot, template) is None:
+            if copied and self._undo_in_place(slot, template, drops=False) is None:
                 return True
         except psycopg.Error:
             slot.disconnect()
@@ -223,8 +223,15 @@ class _Pool:
             cost = Replaced(1, time.perf_counter() - begun)
             self.replaced[str(why)] = self.replaced.get(str(why), Replaced(0, 0.0)) + cost
 
-    def _undo_in_place(self, slot: Slot, template: str) -> _origin.NotUndoableError | None:
+    def _undo_in_place(
+        self, slot: Slot, template: str, *, drops: bool = True
+    ) -> _origin.NotUndoableError | None:
         """Undo what was written since the last clean state.
+
+        Args:
+            slot: Where that is.
+            template: What it was cloned from.
+            drops: Whether tables, views and sequences that were made may be dropped.
 
         Returns:
             Why the database must be replaced; `None` if it is clean.
@@ -239,7 +246,7 @@ class _Pool:
                     return _origin.NotUndoableError("this server cannot tell what was written")
                 if slot.session is None:
                     slot.session = Session(lambda: self._own.connect_to_undo(slot.name))
-                slot.baseline = undo.undo(slot.name, slot.baseline, slot.session)
+                slot.baseline = undo.undo(slot.name, slot.baseline, slot.session, drops=drops)
             except _origin.TemplateChangedError as exc:
                 server.forget(template)
                 return exc

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._content import Content, Relation, read_content
+from cleanroom_plugin_postgres._made import Schema, read_schema
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
@@ -48,12 +49,20 @@ class Origin:
         self._connect = connect
         self._made = False
         self._kept = 0
+        self._schema: Schema | None = None
         self._rows: dict[str, tuple[bytes, str]] = {}
 
     def content(self) -> Content:
         """Return what is in the template."""
         with self._open() as connection:
             return read_content(connection)
+
+    def schema(self) -> Schema:
+        """Return what the template's catalogues have."""
+        if self._schema is None:
+            with self._open() as connection:
+                self._schema = read_schema(connection)
+        return self._schema
 
     def copy_in(self, table: Relation) -> tuple[str, bytes]:
         """Return the statement that copies a table's rows in, and the rows.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom_plugin_postgres._content import Content, Relation, Sequence
 from cleanroom_plugin_postgres._databases import literal, run_all
+from cleanroom_plugin_postgres._made import Schema, drop_made, may_be_undone
 from cleanroom_plugin_postgres._origin import (
     NotUndoableError,
     Origin,
@@ -30,6 +31,8 @@ def put_back(
     origin: Origin,
     writes: Writes,
     since: int | None,
+    *,
+    drops: bool = False,
 ) -> str:
     """Put back what was written to, in one transaction.
 
@@ -39,6 +42,7 @@ def put_back(
         origin: Knows its rows.
         writes: What was written to, and how.
         since: Rows of this transaction and later ones were added; `None` if that says nothing.
+        drops: Whether relations that were made may be dropped.
 
     Returns:
         The id of the transaction.
@@ -46,7 +50,9 @@ def put_back(
     Raises:
         NotUndoableError: Something else was written to as well.
     """
-    touched = _sorted(content, writes)
+    touched, catalogues = _sorted(content, writes)
+    if catalogues and not (drops and since is not None and may_be_undone(catalogues)):
+        raise SchemaChangedError(_what_happened(catalogues))
     # Whoever has written to a table is waited for: what it adds would be seen by nobody later.
     tables = ", ".join(f"ONLY {each.name}" for each, _ in touched if each.kind != "sequence")
     lock = f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"
@@ -62,25 +68,49 @@ def put_back(
             steps.append(_delete(relation, since if added_only else None))
             if relation.size and not added_only:
                 copies.append(origin.copy_in(relation))
+    schema = origin.schema() if catalogues else None
     connection = connect()
     for statement, rows in copies:
         run_all(connection, steps)
         steps.clear()
         with connection.cursor().copy(statement.encode()) as copy:
             copy.write(rows)
+    if schema is not None and since is not None:
+        run_all(connection, steps)
+        steps.clear()
+        _drop_made(connection, schema, catalogues, since)
     answers = run_all(connection, [*steps, "SELECT pg_current_xact_id()::xid::text", "COMMIT"])
     return str(answers[-2][0][0])
 
 
-def _sorted(content: Content, writes: Writes) -> list[tuple[Relation, frozenset[str]]]:
-    """The relations that were written to, with how; refuses what cannot be put back."""
+def _drop_made(
+    connection: Connection, schema: Schema, catalogues: Mapping[str, frozenset[str]], since: int
+) -> None:
+    from psycopg import Error
+
+    try:
+        if drop_made(connection, schema, catalogues, _young(since)):
+            return
+        run_all(connection, ["ROLLBACK"])
+    except Error as exc:
+        raise SchemaChangedError(_what_happened(catalogues)) from exc
+    raise SchemaChangedError(_what_happened(catalogues))
+
+
+def _sorted(
+    content: Content, writes: Writes
+) -> tuple[list[tuple[Relation, frozenset[str]]], dict[str, frozenset[str]]]:
+    """The relations and the catalogues that were written to, with how.
+
+    Refuses what cannot be put back.
+    """
     if TEMPLATE in writes:
         raise TemplateChangedError("the template was written to")
     if UNTOLD in writes:
         raise NotUndoableError("an extension wrote in a way of its own")
     touched: list[tuple[Relation, frozenset[str]]] = []
     catalogues: dict[str, frozenset[str]] = {}
-    is_rewritten = CATALOGUE_MAP in writes
+    is_rewritten = False
     for node, kinds in writes.items():
         relation = content.relations.get(node)
         if relation is None:
@@ -90,12 +120,12 @@ def _sorted(content: Content, writes: Writes) -> list[tuple[Relation, frozenset[
             catalogues[relation.name.removeprefix(_OF_CATALOGUES)] = kinds
         elif relation.kind != "derived":
             touched.append((relation, kinds))
-    if catalogues or is_rewritten:
+    if CATALOGUE_MAP in writes or (is_rewritten and not catalogues):
         raise SchemaChangedError(_what_happened(catalogues))
     for relation, _ in touched:
         if relation.problem:
             raise NotUndoableError(f"{relation.name} {relation.problem}")
-    return touched
+    return touched, catalogues
 
 
 def _what_happened(catalogues: Mapping[str, frozenset[str]]) -> str:
@@ -117,9 +147,14 @@ def _delete(table: Relation, since: int | None) -> str:
     """The statement that deletes the rows that were added, or all of them."""
     if table.size == 0 or since is None:
         return f"DELETE FROM ONLY {table.name}"
+    return f"DELETE FROM ONLY {table.name} WHERE {_young(since).format('')}"
+
+
+def _young(since: int) -> str:
+    """The condition that holds of rows of this transaction and later ones; {} is for the table."""
     oldest = f"pg_catalog.age('{since & 0xFFFFFFFF}'::pg_catalog.xid)"
     # Of rows that are two thousand million transactions old, the age is below zero.
-    return f"DELETE FROM ONLY {table.name} WHERE pg_catalog.age(xmin) BETWEEN 0 AND {oldest}"
+    return f"pg_catalog.age({{}}xmin) BETWEEN 0 AND {oldest}"
 
 
 def _unlink_large_objects(content: Content) -> str:

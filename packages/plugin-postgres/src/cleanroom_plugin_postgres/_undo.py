@@ -1,7 +1,8 @@
 """Undoing in place what a test wrote, where it is certain what that was.
 
 A database is clean when the log has no write to it. Where only rows, sequences and large objects
-were written, they are put back as the template has them. Anything else is left to a fresh clone,
+were written, they are put back as the template has them; tables, views and sequences that were made
+are dropped where that leaves no trace in the catalogues. Anything else is left to a fresh clone,
 and so is whatever fails here: undoing never guesses.
 """
 
@@ -138,13 +139,16 @@ class Undo:
         self._origin = origin
         self._content: Content | None = None
 
-    def undo(self, database: str, baseline: Baseline, session: Session) -> Baseline:
+    def undo(
+        self, database: str, baseline: Baseline, session: Session, *, drops: bool = True
+    ) -> Baseline:
         """Put a database back to its baseline and return the new one.
 
         Args:
             database: The database's name.
             baseline: Its last clean state.
             session: Ours in the database, which is opened if there is something to do in it.
+            drops: Whether tables, views and sequences that were made may be dropped.
 
         Raises:
             NotUndoableError: It must be replaced; says why.
@@ -166,7 +170,9 @@ class Undo:
                 return replace(now, unmeasured=self._measure(now.oid, written, content))
             # What this has put back itself cannot be told by its age from what was added since.
             since = baseline.next_transaction if attempt == 0 else None
-            own.add(put_back(session.opened, content, self._origin, scan.writes, since))
+            own.add(
+                put_back(session.opened, content, self._origin, scan.writes, since, drops=drops)
+            )
             start = scan.end
         raise NotUndoableError("it is being written to")
 
