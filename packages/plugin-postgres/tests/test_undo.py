@@ -132,6 +132,8 @@ def isolated_server(request: pytest.FixtureRequest) -> Iterator[Isolated]:
         ["SET search_path = odd", "SET track_activities = off", "LISTEN x", "NOTIFY x"],
         ["SET session_replication_role = replica", "DELETE FROM people"],
         ["CHECKPOINT", "SELECT nextval('unused')", "CHECKPOINT"],
+        ["INSERT INTO notes (text) VALUES ('x')", "SELECT pg_switch_wal()",
+         "INSERT INTO notes (text) VALUES ('y')", "CHECKPOINT", "CHECKPOINT"],
     ],
     ids="; ".join,
 )  # fmt: skip
@@ -271,6 +273,36 @@ def test_connections_of_a_service_stay_open(isolated_server: Isolated) -> None:
         counts = "SELECT (SELECT count(*) FROM notes), (SELECT name FROM people WHERE id = 1)"
         assert pooled.execute(counts).fetchone() == (0, "Ada")
     pooled.close()
+
+
+def test_a_test_that_only_reads(isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log has not moved and nobody is at work, it need not even be read."""
+    scans: list[str] = []
+    scan = WriteLog.scan
+
+    def counted(log: WriteLog, databases: Any, start: str, **more: Any) -> Any:
+        scans.append(start)
+        return scan(log, databases, start, **more)
+
+    monkeypatch.setattr(WriteLog, "scan", counted)
+    for _ in range(12):
+        with (
+            isolated_server.plugin.isolate(isolated_server.handle) as isolated,
+            connect(isolated) as connection,
+        ):
+            connection.execute("SELECT count(*) FROM people")
+    # The server notes something of its own now and then.
+    assert len(scans) < 6
+
+
+def test_what_is_written_between_tests(isolated_server: Isolated) -> None:
+    """What a service writes when no test runs is undone before the next one."""
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        service = connect(isolated)
+    for statement in ("INSERT INTO notes (text) VALUES ('x')", "SELECT nextval('unused')"):
+        service.execute(statement.encode())
+        assert isolated_server.after() == []
+    service.close()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ _SMALL_SETTINGS: Mapping[str, str] = {
 _MAP = re.compile(r"[0-9]+_(fsm|vm)")
 
 _SINCE: Mapping[int, Mapping[str, str]] = {
+    15: {"wal_keep_size": "4MB"},  # making a clone meanwhile must not remove what is read later
     16: {"scram_iterations": "1"},  # a random password on a loopback address need not be slow
     18: {"io_method": "sync"},  # what is read is in memory
 }

@@ -143,8 +143,11 @@ class _Pool:
             self._free.append(slot)
             if self._server is None or self._server.admin.closed:
                 return []
+            reader = self._server.reader
             try:
-                return differences(slot.shared, self._server.reader.shared())
+                if slot.baseline is not None and slot.baseline.is_at(reader.position()):
+                    return []
+                return differences(slot.shared, reader.shared())
             except psycopg.Error:
                 return []  # the server, or our connection to it, is gone
 

@@ -33,14 +33,16 @@ jsonb_build_object(
 """
 # Whoever is in a transaction holds a lock on it; whoever holds another one outside of
 # transactions, holds an advisory lock. Left alone for long (-), it can be ended at once.
+_WORK = """
+pg_snapshot_xmax(pg_current_snapshot())::text,
+ARRAY(SELECT CASE WHEN state <> 'active' AND clock_timestamp() - state_change > interval '50 ms'
+                  THEN -pid ELSE pid END
+      FROM pg_stat_get_activity(NULL)
+      WHERE datid = {database} AND pid <> ALL ({ours}) AND pid IN (SELECT pid FROM pg_locks))
+"""
 _STATE = f"""
-SELECT d.oid::bigint, (SELECT oid FROM pg_database WHERE datname = $2)::bigint, {_BELONGINGS}::text,
-       pg_snapshot_xmax(pg_current_snapshot())::text,
-       ARRAY(SELECT CASE WHEN state <> 'active'
-                          AND clock_timestamp() - state_change > interval '50 ms'
-                         THEN -pid ELSE pid END
-             FROM pg_stat_activity
-             WHERE datid = d.oid AND pid <> ALL ($3) AND pid IN (SELECT pid FROM pg_locks))
+SELECT {_WORK.format(database="d.oid", ours="$3")},
+       d.oid::bigint, (SELECT oid FROM pg_database WHERE datname = $2)::bigint, {_BELONGINGS}::text
 FROM pg_database AS d WHERE d.datname = $1
 """
 _SHARED = """
@@ -56,13 +58,17 @@ FROM pg_db_role_setting WHERE setdatabase = 0
 UNION ALL
 SELECT 'tablespace ' || quote_ident(spcname), to_jsonb(t)::text FROM pg_tablespace AS t
 """
-# Of a role, its version tells of a new password too. ALTER SYSTEM writes a file.
+_SETTINGS_FILE = "settings made by ALTER SYSTEM"
+_READ_SETTINGS_FILE = """
+SELECT modification || ' ' || size FROM pg_stat_file('postgresql.auto.conf', true)
+"""
+# Of a role, its version tells of a new password too. ALTER SYSTEM writes a file, and no log.
 _SHARED_TO_SUPERUSERS = f"""
 {_SHARED.format(role="oid || ' ' || xmin", roles="pg_authid")}
 UNION ALL
-SELECT 'settings made by ALTER SYSTEM', modification || ' ' || size
-FROM pg_stat_file('postgresql.auto.conf', true)
+SELECT '{_SETTINGS_FILE}', ({_READ_SETTINGS_FILE})
 """
+_POSITION = f"SELECT pg_current_wal_insert_lsn()::text, ({_READ_SETTINGS_FILE})"
 _PARAMETERS = """
 UNION ALL
 SELECT 'grants on setting ' || parname, paracl::text FROM pg_parameter_acl
@@ -74,6 +80,19 @@ Shared = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class Work:
+    """Who is at work in a database.
+
+    Attributes:
+        next_transaction: Transactions before this one have ended here, unless `busy`.
+        busy: Sessions in a transaction or with a lock: their process ids, negative if left alone.
+    """
+
+    next_transaction: int
+    busy: Sequence[int]
+
+
+@dataclass(frozen=True)
 class State:
     """A database as of now.
 
@@ -81,15 +100,29 @@ class State:
         oid: Its oid.
         template: The template's oid.
         belongings: By what a message calls it.
-        next_transaction: Transactions before this one have ended here, unless `busy`.
-        busy: Sessions in a transaction or with a lock: their process ids, negative if left alone.
+        work: Who is at work in it.
     """
 
     oid: int
     template: int
     belongings: Mapping[str, object]
-    next_transaction: int
-    busy: Sequence[int]
+    work: Work
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the server's log has got, and the file that `ALTER SYSTEM` writes.
+
+    While it is the same, nothing is written to any database, or to what they share.
+    """
+
+    log: str
+    settings: str
+
+    @classmethod
+    def of(cls, log: str, shared: Shared) -> Position:
+        """Return that of a state of what all databases share, which was read before."""
+        return cls(log, shared.get(_SETTINGS_FILE, ""))
 
 
 class StateReader:
@@ -111,6 +144,31 @@ class StateReader:
         arguments = f"{literal(database)}, {literal(template)}, '{{{pids}}}'"
         return [*self._prepare(), f"EXECUTE cleanroom_state({arguments})", _EXECUTE_SHARED]
 
+    def work_statements(self, oid: int, ours: Sequence[int]) -> list[str]:
+        """Return statements whose rows `read_work` reads. Arguments are as for `statements`."""
+        pids = ",".join(map(str, ours))
+        return [*self._prepare(), f"EXECUTE cleanroom_work({oid}, '{{{pids}}}')"]
+
+    def position(self) -> Position | None:
+        """Return how far the log has got; `None` to users who are not told all of that."""
+        if not self._is_superuser:
+            return None
+        return _read_position(run_all(self._connection, [*self._prepare(), _EXECUTE_POSITION]))
+
+    def idle_position(self, oid: int, ours: Sequence[int]) -> Position | None:
+        """Return how far the log has got when nobody was at work in a database; `None` if not so.
+
+        Takes a superuser.
+
+        Args:
+            oid: The database's oid.
+            ours: Process ids of sessions of our own.
+        """
+        # Who ends work after the first question has written before the second one.
+        asked = [*self.work_statements(oid, ours), _EXECUTE_POSITION]
+        answers = run_all(self._connection, asked)
+        return None if read_work(answers[:-1]).busy else _read_position(answers)
+
     def ask(self, database: str, template: str) -> tuple[State | None, Shared]:
         """Return the state of a database, and what all share."""
         answers = run_all(self._connection, self.statements(database, template, []))
@@ -120,21 +178,29 @@ class StateReader:
         """Return what all databases share."""
         return read_shared(run_all(self._connection, [*self._prepare(), _EXECUTE_SHARED]))
 
+    @property
+    def _is_superuser(self) -> bool:
+        return self._connection.info.parameter_status("is_superuser") == "on"
+
     def _prepare(self) -> list[str]:
         """Return statements that prepare the others, the first time."""
         if self._is_prepared:
             return []
         self._is_prepared = True
-        is_superuser = self._connection.info.parameter_status("is_superuser") == "on"
-        shared = _SHARED_TO_SUPERUSERS if is_superuser else _SHARED_TO_OTHERS
+        shared = _SHARED_TO_SUPERUSERS if self._is_superuser else _SHARED_TO_OTHERS
         statements = [f"PREPARE cleanroom_shared AS {shared}"]
         if self._connection.info.server_version >= FIRST_VERSION:
             statements[0] += _PARAMETERS
+            work = _WORK.format(database="$1", ours="$2")
             statements.append(f"PREPARE cleanroom_state (text, text, int[]) AS {_STATE}")
+            statements.append(f"PREPARE cleanroom_work (oid, int[]) AS SELECT {work}")
+            if self._is_superuser:
+                statements.append(f"PREPARE cleanroom_position AS {_POSITION}")
         return statements
 
 
 _EXECUTE_SHARED = "EXECUTE cleanroom_shared"
+_EXECUTE_POSITION = "EXECUTE cleanroom_position"
 
 
 def read_state(answers: Sequence[Sequence[Sequence[object]]]) -> State | None:
@@ -143,14 +209,28 @@ def read_state(answers: Sequence[Sequence[Sequence[object]]]) -> State | None:
 
     if not answers[-2]:
         return None
-    oid, template, belongings, next_transaction, busy = answers[-2][0]
+    *work, oid, template, belongings = answers[-2][0]
     return State(
         int(str(oid)),
         int(str(template or 0)),
         json.loads(str(belongings)),
-        int(str(next_transaction)),
-        cast("list[int]", busy),
+        _as_work(work),
     )
+
+
+def read_work(answers: Sequence[Sequence[Sequence[object]]]) -> Work:
+    """Read the last answer to `StateReader.work_statements`."""
+    return _as_work(answers[-1][0])
+
+
+def _as_work(row: Sequence[object]) -> Work:
+    next_transaction, busy = row
+    return Work(int(str(next_transaction)), cast("list[int]", busy))
+
+
+def _read_position(answers: Sequence[Sequence[Sequence[object]]]) -> Position:
+    log, settings = answers[-1][0]
+    return Position(str(log), str(settings))
 
 
 def read_shared(answers: Sequence[Sequence[Sequence[object]]]) -> Shared:

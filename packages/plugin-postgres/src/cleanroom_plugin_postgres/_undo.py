@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from cleanroom_plugin_postgres._content import Content, read_content
 from cleanroom_plugin_postgres._origin import NotUndoableError, Origin, TemplateChangedError
 from cleanroom_plugin_postgres._put_back import put_back
-from cleanroom_plugin_postgres._state import Shared, State, StateReader, read_shared, read_state
+from cleanroom_plugin_postgres._state import (
+    Position,
+    Shared,
+    State,
+    StateReader,
+    read_shared,
+    read_state,
+    read_work,
+)
 from cleanroom_plugin_postgres._wal import Scan, TooLongError, WriteLog
 
 if TYPE_CHECKING:
@@ -55,6 +63,10 @@ class Baseline:
     belongings: Mapping[str, object]
     shared: Shared
     unmeasured: int = 0
+
+    def is_at(self, position: Position | None) -> bool:
+        """Whether nothing is written since, as long as nobody is at work in the database."""
+        return position == Position.of(self.position, self.shared)
 
 
 def mark(admin: Connection) -> tuple[int, str]:
@@ -157,6 +169,8 @@ class Undo:
         content = self._content or read_content(session.opened())
         if self._content and content.problem:
             raise NotUndoableError(content.problem)
+        if self._content and baseline.is_at(self._idle_position(baseline, session)):
+            return baseline
         own = set[str]()
         now, start, written = baseline, baseline.position, baseline.unmeasured
         for attempt in range(_ROUNDS):
@@ -176,6 +190,12 @@ class Undo:
             start = scan.end
         raise NotUndoableError("it is being written to")
 
+    def _idle_position(self, baseline: Baseline, session: Session) -> Position | None:
+        return self._reader.idle_position(baseline.oid, self._ours(session))
+
+    def _ours(self, session: Session) -> list[int]:
+        return [self._admin.info.backend_pid, *session.pids()]
+
     def _look(
         self, database: str, baseline: Baseline, session: Session, own: set[str]
     ) -> tuple[Baseline, Scan]:
@@ -186,8 +206,13 @@ class Undo:
         Raises:
             NotUndoableError: It is another database, has other settings or grants, or is busy.
         """
-        ours = [self._admin.info.backend_pid, *session.pids()]
-        template = self._origin.template
+        reader, template = self._reader, self._origin.template
+        # Settings and grants were looked at before: what is put back are rows.
+        ask = (
+            reader.work_statements(baseline.oid, self._ours(session))
+            if own
+            else reader.statements(database, template, self._ours(session))
+        )
         begun = time.monotonic()
         while True:
             # The state comes first: what has ended by then has written before the scan's end.
@@ -196,25 +221,27 @@ class Undo:
                     (baseline.oid, baseline.template),
                     baseline.position,
                     without=own,
-                    after=self._reader.statements(database, template, ours),
+                    after=ask,
                 )
             except TooLongError:
                 raise NotUndoableError("much was written to the server") from None
-            state = read_state(answers)
-            _check_belongings(baseline, state)
-            assert state is not None  # noqa: S101 - checked just now
-            if not state.busy:
+            if own:
+                work, shared = read_work(answers), baseline.shared
+            else:
+                work = _check_belongings(baseline, read_state(answers)).work
+                shared = read_shared(answers)
+            if not work.busy:
                 now = replace(
                     baseline,
-                    next_transaction=state.next_transaction,
+                    next_transaction=work.next_transaction,
                     position=scan.end,
-                    shared=read_shared(answers),
+                    shared=shared,
                 )
                 return now, scan
             waited = time.monotonic() - begun
             if waited > _LAST_PATIENCE:
                 raise NotUndoableError("a session in it does not end")
-            for pid in state.busy:
+            for pid in work.busy:
                 if pid < 0 or waited > _PATIENCE:
                     self._admin.execute("SELECT pg_terminate_backend(%s, 5000)", [abs(pid)])
             time.sleep(0.001)
@@ -233,7 +260,7 @@ class Undo:
         return 0
 
 
-def _check_belongings(baseline: Baseline, state: State | None) -> None:
+def _check_belongings(baseline: Baseline, state: State | None) -> State:
     """Refuse a database that is another one, or that has other things beside its content."""
     if state is None or state.oid != baseline.oid:
         raise NotUndoableError("the database was dropped or made again")
@@ -242,3 +269,4 @@ def _check_belongings(baseline: Baseline, state: State | None) -> None:
     for name, value in state.belongings.items():
         if value != baseline.belongings[name]:
             raise NotUndoableError(f"the database has other {name}")
+    return state

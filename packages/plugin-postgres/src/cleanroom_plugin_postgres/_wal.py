@@ -113,7 +113,13 @@ class WriteLog:
                 f"SELECT set_config('cleanroom.end', {message}, false)",
                 "COMMIT",
             ]
-            end = "current_setting('cleanroom.end')::pg_lsn"
+            # Where nobody has written since, it is the end of that commit.
+            end = (
+                "(SELECT CASE WHEN inserted = flushed THEN inserted "
+                "ELSE current_setting('cleanroom.end')::pg_lsn END FROM "
+                "(SELECT pg_current_wal_insert_lsn() AS inserted, "
+                "pg_current_wal_flush_lsn() AS flushed OFFSET 0) AS now)"
+            )
         scan = f"PREPARE cleanroom_scan (pg_lsn, oid, oid, xid[]) AS {_SCAN.format(end=end)}"
         run_all(connection, ["SET synchronous_commit = on", scan])
 
