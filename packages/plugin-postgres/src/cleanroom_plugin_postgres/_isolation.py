@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases, _origin
@@ -145,8 +145,10 @@ class _Pool:
                 return []
             reader = self._server.reader
             try:
-                if slot.baseline is not None and slot.baseline.is_at(reader.position()):
-                    return []
+                if slot.baseline is not None:
+                    if slot.baseline.is_at(reader.position()):
+                        return []
+                    slot.baseline = replace(slot.baseline, is_past=True)
                 return differences(slot.shared, reader.shared())
             except psycopg.Error:
                 return []  # the server, or our connection to it, is gone

@@ -54,6 +54,7 @@ class Baseline:
         belongings: Settings, grants and other things the database has beside its content.
         shared: What all databases of the server share, as of then.
         unmeasured: Bytes of the database's log since its size was looked at.
+        is_past: Whether it is known already that the log has got further.
     """
 
     oid: int
@@ -63,6 +64,7 @@ class Baseline:
     belongings: Mapping[str, object]
     shared: Shared
     unmeasured: int = 0
+    is_past: bool = False
 
     def is_at(self, position: Position | None) -> bool:
         """Whether nothing is written since, as long as nobody is at work in the database."""
@@ -169,7 +171,7 @@ class Undo:
         content = self._content or read_content(session.opened())
         if self._content and content.problem:
             raise NotUndoableError(content.problem)
-        if self._content and baseline.is_at(self._idle_position(baseline, session)):
+        if self._content and self._is_idle(baseline, session):
             return baseline
         own = set[str]()
         now, start, written = baseline, baseline.position, baseline.unmeasured
@@ -190,8 +192,10 @@ class Undo:
             start = scan.end
         raise NotUndoableError("it is being written to")
 
-    def _idle_position(self, baseline: Baseline, session: Session) -> Position | None:
-        return self._reader.idle_position(baseline.oid, self._ours(session))
+    def _is_idle(self, baseline: Baseline, session: Session) -> bool:
+        if baseline.is_past:
+            return False
+        return baseline.is_at(self._reader.idle_position(baseline.oid, self._ours(session)))
 
     def _ours(self, session: Session) -> list[int]:
         return [self._admin.info.backend_pid, *session.pids()]
@@ -236,6 +240,7 @@ class Undo:
                     next_transaction=work.next_transaction,
                     position=scan.end,
                     shared=shared,
+                    is_past=False,
                 )
                 return now, scan
             waited = time.monotonic() - begun
