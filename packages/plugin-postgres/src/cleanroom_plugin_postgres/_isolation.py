@@ -145,11 +145,13 @@ class _Pool:
                 return []
             reader = self._server.reader
             try:
-                if slot.baseline is not None:
-                    if slot.baseline.is_at(reader.position()):
-                        return []
-                    slot.baseline = replace(slot.baseline, is_past=True)
-                return differences(slot.shared, reader.shared())
+                if slot.baseline is None:
+                    return differences(slot.shared, reader.shared())
+                shared = reader.shared_since(slot.baseline.at)
+                if shared is None:
+                    return []
+                slot.baseline = replace(slot.baseline, is_past=True)
+                return differences(slot.shared, shared)
             except psycopg.Error:
                 return []  # the server, or our connection to it, is gone
 

@@ -60,7 +60,7 @@ SELECT 'tablespace ' || quote_ident(spcname), to_jsonb(t)::text FROM pg_tablespa
 """
 _SETTINGS_FILE = "settings made by ALTER SYSTEM"
 _READ_SETTINGS_FILE = """
-SELECT modification || ' ' || size FROM pg_stat_file('postgresql.auto.conf', true)
+SELECT coalesce(modification || ' ' || size, '') FROM pg_stat_file('postgresql.auto.conf', true)
 """
 # Of a role, its version tells of a new password too. ALTER SYSTEM writes a file, and no log.
 _SHARED_TO_SUPERUSERS = f"""
@@ -68,7 +68,7 @@ _SHARED_TO_SUPERUSERS = f"""
 UNION ALL
 SELECT '{_SETTINGS_FILE}', ({_READ_SETTINGS_FILE})
 """
-_POSITION = f"SELECT pg_current_wal_insert_lsn()::text, ({_READ_SETTINGS_FILE})"
+_POSITION = f"SELECT pg_current_wal_insert_lsn()::text AS log, ({_READ_SETTINGS_FILE}) AS settings"
 _PARAMETERS = """
 UNION ALL
 SELECT 'grants on setting ' || parname, paracl::text FROM pg_parameter_acl
@@ -149,11 +149,13 @@ class StateReader:
         pids = ",".join(map(str, ours))
         return [*self._prepare(), f"EXECUTE cleanroom_work({oid}, '{{{pids}}}')"]
 
-    def position(self) -> Position | None:
-        """Return how far the log has got; `None` to users who are not told all of that."""
-        if not self._is_superuser:
-            return None
-        return _read_position(run_all(self._connection, [*self._prepare(), _EXECUTE_POSITION]))
+    def shared_since(self, position: Position) -> Shared | None:
+        """Return what all databases share; `None` if the log has got no further than that."""
+        if not self._is_superuser:  # who is not told all of it
+            return self.shared()
+        arguments = f"{literal(position.log)}, {literal(position.settings)}"
+        asked = [*self._prepare(), f"EXECUTE cleanroom_shared_since ({arguments})"]
+        return read_shared(run_all(self._connection, asked)) or None
 
     def idle_position(self, oid: int, ours: Sequence[int]) -> Position | None:
         """Return how far the log has got when nobody was at work in a database; `None` if not so.
@@ -196,6 +198,11 @@ class StateReader:
             statements.append(f"PREPARE cleanroom_work (oid, int[]) AS SELECT {work}")
             if self._is_superuser:
                 statements.append(f"PREPARE cleanroom_position AS {_POSITION}")
+                statements.append(
+                    "PREPARE cleanroom_shared_since (text, text) AS "
+                    f"SELECT * FROM ({statements[0].partition(' AS ')[2]}) AS shared "
+                    f"WHERE (SELECT ROW($1, $2) <> ROW(log, settings) FROM ({_POSITION}) AS now)"
+                )
         return statements
 
 

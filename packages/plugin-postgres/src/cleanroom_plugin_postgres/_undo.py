@@ -66,9 +66,10 @@ class Baseline:
     unmeasured: int = 0
     is_past: bool = False
 
-    def is_at(self, position: Position | None) -> bool:
-        """Whether nothing is written since, as long as nobody is at work in the database."""
-        return position == Position.of(self.position, self.shared)
+    @property
+    def at(self) -> Position:
+        """Where nothing is written since, as long as nobody is at work in the database."""
+        return Position.of(self.position, self.shared)
 
 
 def mark(admin: Connection) -> tuple[int, str]:
@@ -195,7 +196,7 @@ class Undo:
     def _is_idle(self, baseline: Baseline, session: Session) -> bool:
         if baseline.is_past:
             return False
-        return baseline.is_at(self._reader.idle_position(baseline.oid, self._ours(session)))
+        return baseline.at == self._reader.idle_position(baseline.oid, self._ours(session))
 
     def _ours(self, session: Session) -> list[int]:
         return [self._admin.info.backend_pid, *session.pids()]
