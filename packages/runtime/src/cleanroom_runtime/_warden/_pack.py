@@ -7,6 +7,7 @@ behind the other.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -15,9 +16,11 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from io import FileIO
     from typing import BinaryIO
+
+    _Entry = tuple[str, int, int, int]
 
 _FIRST_LINE = "cleanroom pack 2 %012d %016d %08x\n"
 _LENGTH = len(_FIRST_LINE % (0, 0, 0))
@@ -68,8 +71,14 @@ def is_sound(file: str) -> bool:
         return False
 
 
-def unpack(file: str, directory: str) -> None:
+def unpack(file: str, directory: str, *, with_a_fork: bool = False) -> None:
     """Make a directory, which does not exist yet, with what is in a pack.
+
+    Args:
+        file: The pack.
+        directory: What to make.
+        with_a_fork: Whether a second process takes half of the files, for a processor that has
+            nothing else to do.
 
     Raises:
         OSError: It could not be read or written.
@@ -85,17 +94,48 @@ def unpack(file: str, directory: str) -> None:
                 os.mkdir(name, mode, dir_fd=root)
             for name, target in links:
                 os.symlink(target, name, dir_fd=root)
-            position, source = _LENGTH + length, packed.fileno()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            position = _LENGTH + length
+            entries: list[_Entry] = []
             for name, size, mode in files:
-                target = os.open(name, flags, mode, dir_fd=root)
-                try:
-                    _copy(source, target, position, size)
-                finally:
-                    os.close(target)
+                entries.append((name, mode, position, size))
                 position += size
+            if with_a_fork:
+                _extract_in_two(packed.fileno(), root, entries)
+            else:
+                _extract(packed.fileno(), root, entries)
         finally:
             os.close(root)
+
+
+def _extract_in_two(source: int, root: int, entries: Sequence[_Entry]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        code = errno.EIO
+        try:
+            _extract(source, root, entries[1::2])
+            code = 0
+        except OSError as exc:
+            code = exc.errno or code
+        finally:
+            os._exit(code)
+    try:
+        _extract(source, root, entries[::2])
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        code = code if code > 0 else errno.EINTR  # it was killed
+        raise OSError(code, os.strerror(code))
+
+
+def _extract(source: int, root: int, entries: Sequence[_Entry]) -> None:
+    """Make files of a pack below a directory: names, modes, positions in the pack, and sizes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    for name, mode, position, size in entries:
+        target = os.open(name, flags, mode, dir_fd=root)
+        try:
+            _copy(source, target, position, size)
+        finally:
+            os.close(target)
 
 
 def _first_line(packed: BinaryIO | FileIO) -> tuple[int, int, int]:

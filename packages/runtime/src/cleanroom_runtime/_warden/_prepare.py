@@ -41,7 +41,15 @@ def _bring(source: str, target: str) -> None:
 
         shutil.copytree(source, target, symlinks=True)
     else:
-        unpack(source, target)
+        unpack(source, target, with_a_fork=_has_processors(2))
+
+
+def _has_processors(number: int) -> bool:
+    if sys.platform == "linux":
+        found = len(os.sched_getaffinity(0))
+    else:
+        found = os.cpu_count() or 1
+    return found >= number
 
 
 def _hand_over(directory: str, uid: int, gid: int) -> None:
