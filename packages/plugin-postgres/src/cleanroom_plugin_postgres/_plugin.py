@@ -252,6 +252,7 @@ class PostgresPlugin(BasePlugin):
                 "POSTGRES_DB": self._database_name,
             },
             command=["postgres", *as_arguments({**THROW_AWAY_SETTINGS, **self._settings})],
+            data="$PGDATA/PG_VERSION",
             shm_size=256 * 1024 * 1024,
         )
 

@@ -72,6 +72,7 @@ def launch(
         from cleanroom_runtime._docker_errors import translated
         from cleanroom_runtime._network import join, known_network
         from cleanroom_runtime._reach import reach_of
+        from cleanroom_runtime._scratch import first_file
         from cleanroom_runtime._stale import owner_labels, sweep
         from cleanroom_runtime._tunnel import within_reach
     finally:
@@ -88,7 +89,8 @@ def launch(
             door = run.address.directory / f"{service_id.rpartition('-')[2]}.engine"
             with within_reach(engine, door) as url:
                 name = f"cleanroom-{service_id}"
-                container = ServiceContainer(engine, url, spec, name, labels, reach)
+                data = first_file(spec, engine)
+                container = ServiceContainer(engine, url, spec, name, labels, reach, data)
                 network = known_network(run, engine)
                 if network is not None:
                     container.on_created = lambda made: join(network, engine, made, service_id)

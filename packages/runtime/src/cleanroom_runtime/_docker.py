@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -23,6 +24,7 @@ from cleanroom import CleanroomEnvironment
 from cleanroom_runtime._archive import archive
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import Reach
+from cleanroom_runtime._scratch import MOUNT_OPTIONS, is_there
 from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._engine_api import ask, reason_in
 
@@ -49,6 +51,7 @@ class ServiceContainer(DockerContainer):
         name: Its name on the engine.
         labels: Its labels.
         reach: How its ports are made reachable.
+        data: A file whose folder to keep in memory, unless the image brings it.
 
     Attributes:
         settled: Whether the engine is not at work on it any more, so that what can be removed now
@@ -64,6 +67,7 @@ class ServiceContainer(DockerContainer):
         name: str,
         labels: dict[str, str],
         reach: Reach,
+        data: str | None = None,
     ) -> None:
         with _environment_kept():
             super().__init__(
@@ -77,6 +81,8 @@ class ServiceContainer(DockerContainer):
         self.settled = True
         self.on_created: Callable[[str], None] | None = None
         self._files = spec.files
+        self._engine = engine
+        self._data = data
         self._options: dict[str, Any] = {
             "labels": labels,
             "ports": {
@@ -97,6 +103,25 @@ class ServiceContainer(DockerContainer):
             _start_ryuk()
             # Among these is the session that Ryuk watches.
             options["labels"] = create_labels(self.image, options["labels"])
+        created = self._create(options)
+        if self._files:
+            created.put_archive("/", archive(self._files))
+        if self.on_created is not None:
+            self.on_created(self.container_id)
+        created.start()
+        return self
+
+    def _create(self, options: dict[str, Any]) -> Any:
+        """Create the container, with its data in memory where that hides nothing."""
+        if self._data is not None:
+            in_memory = {**options["tmpfs"], posixpath.dirname(self._data): MOUNT_OPTIONS}
+            created = self._create_as_it_is({**options, "tmpfs": in_memory})
+            if not is_there(self._data, created.id, self._engine):
+                return created
+            created.remove(v=True, force=True)
+        return self._create_as_it_is(options)
+
+    def _create_as_it_is(self, options: dict[str, Any]) -> Any:
         containers = self.get_docker_client().client.containers
         self.settled = False
         try:
@@ -108,12 +133,7 @@ class ServiceContainer(DockerContainer):
             raise
         self.settled = True
         self._container = created
-        if self._files:
-            created.put_archive("/", archive(self._files))
-        if self.on_created is not None:
-            self.on_created(self.container_id)
-        created.start()
-        return self
+        return created
 
     @property
     def container_id(self) -> str:

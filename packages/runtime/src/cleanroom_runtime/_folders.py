@@ -83,12 +83,12 @@ def memory_folder(needed: int) -> Path | None:
         space = os.statvfs(_MEMORY_FOLDER)
     except OSError:
         return None
-    room = min(space.f_bavail * space.f_frsize, _memory_left())
+    room = min(space.f_bavail * space.f_frsize, memory_left())
     writable = os.access(_MEMORY_FOLDER, os.W_OK | os.X_OK)
     return _MEMORY_FOLDER if writable and room >= needed else None
 
 
-def _memory_left() -> int:
+def memory_left() -> int:
     """Bytes left below the memory limits of this process's control group and those above it."""
     left = sys.maxsize
     for group in _control_groups():

@@ -112,6 +112,10 @@ class ContainerSpec:
         pull: Whether to pull the image: when it is missing, always, or never.
         registry: User name and password for the image's registry; when not given, docker's own
             configuration has them.
+        data: A file that the service writes first of all, in a folder where nobody will miss what
+            is written: its path, which a variable of the image may begin (`"$PGDATA/PG_VERSION"`).
+            That folder is in memory where the engine has enough of it, `memory` sets no limit, and
+            the image runs as root and does not bring that file.
     """
 
     image: str
@@ -127,6 +131,7 @@ class ContainerSpec:
     further_ports: Sequence[int] = ()
     cpus: float | None = None
     registry: tuple[str, str] | None = field(default=None, repr=False)
+    data: str | None = None
 
     @property
     def all_ports(self) -> tuple[int, ...]:
