@@ -153,6 +153,15 @@ class FaultyEngine:
         self._faults.append((request, wait))
         return come
 
+    def hold(self, request: str, wait: Callable[[], object], *, times: int | None = None) -> None:
+        """Pass requests that match on only when this returns, so many times."""
+        left = itertools.repeat(wait) if times is None else iter([wait] * times)
+
+        def hold() -> None:
+            next(left, lambda: None)()
+
+        self._faults.append((request, hold))
+
     def mend(self) -> None:
         """Forget all faults."""
         self._faults.clear()

@@ -31,7 +31,7 @@ from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._images import provide
 from cleanroom_runtime._run import Run
 from cleanroom_runtime._specs import ContainerSpec, Endpoint
-from cleanroom_runtime._warden._clean import RUN_LABEL, SERVICE_LABEL
+from cleanroom_runtime._warden._containers import RUN_LABEL, SERVICE_LABEL
 
 Start = Callable[..., Endpoint]
 

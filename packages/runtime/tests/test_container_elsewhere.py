@@ -23,8 +23,7 @@ from cleanroom_runtime._container import kill, launch, log_tail, remove, state
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run
 from cleanroom_runtime._specs import ContainerSpec
-from cleanroom_runtime._stale import OWNER_LABEL
-from cleanroom_runtime._warden._clean import RUN_LABEL
+from cleanroom_runtime._warden._containers import OWNER_LABEL, RUN_LABEL
 from tests.leftovers import gone_within
 
 

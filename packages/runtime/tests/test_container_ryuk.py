@@ -17,7 +17,7 @@ from cleanroom_runtime._container import launch
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run
 from cleanroom_runtime._specs import ContainerSpec
-from cleanroom_runtime._warden._clean import RUN_LABEL
+from cleanroom_runtime._warden._containers import RUN_LABEL
 
 SESSION_LABEL = "org.testcontainers.session-id"
 

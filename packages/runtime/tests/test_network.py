@@ -21,9 +21,8 @@ from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._network import known_network, network_of
 from cleanroom_runtime._run import Run
 from cleanroom_runtime._specs import ContainerSpec
-from cleanroom_runtime._stale import OWNER_LABEL
 from cleanroom_runtime._view import seen_from_container
-from cleanroom_runtime._warden._clean import RUN_LABEL
+from cleanroom_runtime._warden._containers import OWNER_LABEL, RUN_LABEL
 from tests.leftovers import gone_within, until
 
 ECHO = """

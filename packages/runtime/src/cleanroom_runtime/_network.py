@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom import ContainerError
 from cleanroom_runtime._asking import ask_engine, understood
-from cleanroom_runtime._warden._clean import RUN_LABEL, SERVICE_LABEL
+from cleanroom_runtime._warden._containers import RUN_LABEL, SERVICE_LABEL
 
 if TYPE_CHECKING:
     from cleanroom_runtime._engine import Engine

@@ -183,12 +183,17 @@ class Run:
         """End the run: all its services stop. Returns whether it was kept alive instead."""
         return self.begin_to_shut_down(kept_too=kept_too)()
 
-    def begin_to_shut_down(self, *, kept_too: bool = False) -> Callable[[], bool]:
-        """Tell the run to end, and return what waits until it has, see `shut_down`."""
+    def begin_to_shut_down(
+        self, *, kept_too: bool = False, hasty: bool = False
+    ) -> Callable[[], bool]:
+        """Tell the run to end, and return what waits until it has, see `shut_down`.
+
+        Who is `hasty` does not wait for containers that their engine was told to remove.
+        """
         finish: Callable[[], Reply] | None = None
         if self.alive():
             with contextlib.suppress(InternalError):
-                finish = self.begin("shutdown", kept_too=kept_too)
+                finish = self.begin("shutdown", kept_too=kept_too, hasty=hasty)
 
         def wait() -> bool:
             reply: Reply = {}

@@ -13,10 +13,8 @@ from urllib.parse import quote
 
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import own_container
+from cleanroom_runtime._warden._containers import OWNER_LABEL
 from cleanroom_runtime._warden._engine_api import ask
-
-OWNER_LABEL = "org.cleanroom.within"
-"""Label of containers started from within another container; its value is that one's id."""
 
 
 @functools.lru_cache(maxsize=8)

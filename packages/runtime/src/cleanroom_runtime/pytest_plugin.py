@@ -233,7 +233,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for line in lines:
             terminalreporter.line(line)
     if run is not None:  # It ends while pytest does.
-        stash[_ENDING] = run.begin_to_shut_down()
+        stash[_ENDING] = run.begin_to_shut_down(hasty=True)
 
 
 @pytest.hookimpl(trylast=True)
@@ -255,5 +255,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         run.disconnect()
     else:
-        config.stash.get(_ENDING, run.shut_down)()
+        ending = config.stash.get(_ENDING, None) or run.begin_to_shut_down(hasty=True)
+        ending()
     leave_run(config.stash[_PREVIOUS])

@@ -10,6 +10,7 @@ import signal
 import time
 
 from . import _processes
+from ._containers import Removal
 from ._journal import Journal, read_records
 
 TYPE_CHECKING = False
@@ -19,18 +20,12 @@ if TYPE_CHECKING:
 
     from ._journal import Record
 
-RUN_LABEL = "org.cleanroom.run"
-"""Label that every container and network of a run carries; its value is the run's id."""
-SERVICE_LABEL = "org.cleanroom.service"
-"""Label of every container; its value is the id of its service."""
-
 CREATION_PATIENCE = 4.0
 """Seconds in which an engine may still create what a client that was killed had asked for."""
 MOST_ATTEMPTS = 3
 """Runs that try to clean up after one before it, where that fails, until they let it be."""
 
 _HELPER_TIMEOUT = 20.0
-_REMOVAL_TIMEOUT = 15.0
 _STOP_PATIENCE = 3.0
 
 
@@ -49,6 +44,7 @@ class Cleaner:
         self._records = records
         self._run_id = run_id
         self.failures: list[str] = []
+        self._removals: list[Removal] = []
         self._engines: dict[str, set[str]] = {}  # engine: services that may come to be there
         self._absent = {record["absent"] for record in records if "absent" in record}
         for record in records:
@@ -65,11 +61,26 @@ class Cleaner:
         for pid in _processes.marked(self._run_id):
             _processes.kill_tree(pid)
 
-    def remove_containers(self) -> None:
-        """Remove the run's containers, with their volumes, and networks that there are now."""
+    def begin_to_remove_containers(self) -> bool:
+        """Have the engines begin to remove what containers there are now.
+
+        Returns whether they will remove all of it whatever becomes of this process.
+        """
+        by_themselves = True
         for engine, awaited in self._engines.items():
+            removal = Removal(json.loads(engine), self._run_id, awaited)
+            is_left_to_it = False
             with self._noting("removing containers"):
-                _remove_containers(json.loads(engine), self._run_id, awaited)
+                is_left_to_it = removal.begin()
+                self._removals.append(removal)
+            by_themselves = by_themselves and is_left_to_it
+        return by_themselves
+
+    def finish_removing_containers(self) -> None:
+        """Wait until the run's containers are gone, with their volumes, and remove networks."""
+        for removal in self._removals:
+            with self._noting("removing containers"):
+                removal.finish()
 
     def await_containers(self) -> None:
         """Remove what an engine was asked to create and had not created yet."""
@@ -78,7 +89,7 @@ class Cleaner:
             with self._noting("waiting for containers"):
                 while awaited and time.monotonic() < deadline:
                     time.sleep(0.1)
-                    _remove_containers(json.loads(engine), self._run_id, awaited)
+                    Removal(json.loads(engine), self._run_id, awaited).finish()
 
     def run_helpers(self) -> None:
         """Run the commands that remove what this process cannot reach by itself."""
@@ -117,7 +128,8 @@ def clean_up_after(run_directory: str) -> list[str]:
     journal = os.path.join(run_directory, "journal")
     cleaner = Cleaner(read_records(journal), os.path.basename(run_directory))
     cleaner.end_processes()
-    cleaner.remove_containers()
+    cleaner.begin_to_remove_containers()
+    cleaner.finish_removing_containers()
     cleaner.run_helpers()
     cleaner.await_containers()
     cleaner.remove_directories()
@@ -202,51 +214,3 @@ def _run_helper(helper: dict[str, Any]) -> None:
         timeout=_HELPER_TIMEOUT,
         check=True,
     )
-
-
-def _remove_containers(engine: Record, run_id: str, awaited: set[str]) -> None:
-    """Remove what there is; those services that had a container are awaited no more."""
-    from urllib.parse import quote
-
-    label = quote(json.dumps({"label": [f"{RUN_LABEL}={run_id}"]}))
-    deadline = time.monotonic() + _REMOVAL_TIMEOUT
-    while found := _ask_engine(engine, "GET", f"/containers/json?all=1&filters={label}"):
-        for container in found:
-            awaited.discard((container.get("Labels") or {}).get(SERVICE_LABEL, ""))
-            _ask_engine(engine, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(found)} containers are still there")
-        time.sleep(0.02)
-    while found := _ask_engine(engine, "GET", f"/networks?filters={label}"):
-        for network in found:
-            awaited.discard((network.get("Labels") or {}).get(SERVICE_LABEL, ""))
-            trouble = _remove_network(engine, f"/networks/{network['Id']}")
-            if time.monotonic() > deadline:
-                raise trouble or TimeoutError(f"{len(found)} networks are still there")
-        time.sleep(0.02)
-
-
-def _remove_network(engine: Record, path: str) -> OSError | None:
-    """Remove a network, to which somebody may have connected containers of others."""
-    try:
-        facts = _ask_engine(engine, "GET", path) or {}
-        for container in facts.get("Containers") or {}:
-            with contextlib.suppress(OSError):  # it may have left by itself
-                leaver = {"Container": container, "Force": True}
-                _ask_engine(engine, "POST", f"{path}/disconnect", leaver)
-        _ask_engine(engine, "DELETE", path)
-    except OSError as exc:
-        return exc
-    return None
-
-
-def _ask_engine(engine: Record, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    # Not at the top: HTTP takes as long to import as all the rest of the warden.
-    from ._engine_api import ask, reason_in
-
-    status, answer = ask(engine, method, path, body=body, timeout=_HELPER_TIMEOUT)
-    if status in (404, 409):
-        return []  # gone already, or being removed by somebody else
-    if status >= 400:
-        raise OSError(f"engine answered {status} to {method} {path}: {reason_in(answer)}")
-    return json.loads(answer) if answer else []

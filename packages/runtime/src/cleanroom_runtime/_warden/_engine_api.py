@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 EngineRecord = dict[str, Any]
@@ -42,17 +42,32 @@ def ask(
     Raises:
         OSError: The engine cannot be reached, or its answer is no HTTP.
     """
-    connection = _Connection(engine, timeout)
-    try:
+    return begin(engine, method, path, body=body, timeout=timeout)()
+
+
+def begin(
+    engine: EngineRecord,
+    method: str,
+    path: str,
+    *,
+    body: dict[str, Any] | bytes | None = None,
+    timeout: float = 20.0,
+) -> Callable[[], tuple[int, bytes]]:
+    """Send one request and return what waits for the answer, which has to be called. See `ask`."""
+    with contextlib.ExitStack() as held:
+        connection = held.enter_context(contextlib.closing(_Connection(engine, timeout)))
         kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
         content = json.dumps(body).encode() if isinstance(body, dict) else body
-        connection.request(method, path, content, {"Content-Type": kind} if content else {})
-        response = connection.getresponse()
-        return response.status, response.read()
-    except http.client.HTTPException as exc:
-        raise ConnectionError(f"no proper answer from the engine: {exc!r}") from exc
-    finally:
-        connection.close()
+        with _as_os_error():
+            connection.request(method, path, content, {"Content-Type": kind} if content else {})
+        sent = held.pop_all()
+
+    def finish() -> tuple[int, bytes]:
+        with sent, _as_os_error():
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    return finish
 
 
 def reason_in(body: bytes) -> str:
@@ -90,6 +105,14 @@ def open_stream(engine: EngineRecord, timeout: float) -> Generator[socket.socket
                 stream = _encrypted(stream, engine["host"], engine["tls"])
                 held.enter_context(stream)
         yield stream
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Generator[None]:
+    try:
+        yield
+    except http.client.HTTPException as exc:
+        raise ConnectionError(f"no proper answer from the engine: {exc!r}") from exc
 
 
 class _Connection(http.client.HTTPConnection):

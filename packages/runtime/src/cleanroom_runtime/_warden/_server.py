@@ -66,7 +66,8 @@ class Warden:
         self._leases = Leases()
         self._registered: dict[str, bool] = {}  # id of a service: whether it runs
         self._kept: list[str] = []
-        self._farewells: list[Connection] = []
+        self._farewells: list[Connection] = []  # told when all is gone
+        self._hasty: list[Connection] = []  # told when nothing is left to do but for engines
         self._end_at: float | None = None
         self._prepared = False
         self._sweeper: int | None = None
@@ -260,11 +261,12 @@ class Warden:
         connection.reply(notes=self._kept, over=not self._owner_alive)
 
     def _on_shutdown(self, connection: Connection, request: Request) -> None:
+        """End the run. `hasty`: the client need not wait for what an engine will do by itself."""
         if self._kept and not request.get("kept_too"):
             connection.reply(kept=True)
             return
         self._kept.clear()
-        self._farewells.append(connection)
+        (self._hasty if request.get("hasty") else self._farewells).append(connection)
         self._end_at = time.monotonic()
 
     # -- the end
@@ -275,15 +277,22 @@ class Warden:
         self._clients.close()
         self._children.end_all(but=self._sweeper)
         cleaner = _clean.Cleaner(self._journal.records, self._run_id)
-        cleaner.remove_containers()
+        engines_will_do = cleaner.begin_to_remove_containers()
         cleaner.run_helpers()
-        for connection in self._farewells:
-            connection.reply()
+        if engines_will_do:
+            self._say_farewell(self._hasty)
+            self._hasty = []
+        cleaner.finish_removing_containers()
+        self._say_farewell([*self._hasty, *self._farewells])
         cleaner.await_containers()
         cleaner.remove_directories()
         _clean.finish(self._run_directory, cleaner.failures)
         if self._sweeper is not None:
             _end_sweeper(self._sweeper)
+
+    def _say_farewell(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            connection.reply()
 
 
 def _end_sweeper(pid: int) -> None:
