@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from cleanroom import CleanroomEnvironment, ConfigurationError, ServiceError, ServiceHandle
-from cleanroom_plugin_postgres import Database, PostgresPlugin
+from cleanroom_plugin_postgres import Database, PostgresPlugin, _prebuilt
 from cleanroom_plugin_postgres._inputs import Migration
 from tests.grounds import Ground
 
@@ -206,6 +206,29 @@ def test_while_another_run_makes_it(start: Start, cache: Path, folder: Path) -> 
     assert names(handle) == ["one", "two"]
     assert packs(cache) == []
     assert start(plugin).metadata["content"] == KEPT
+
+
+def test_a_tablespace_is_of_one_run(start: Start, cache: Path, folder: Path) -> None:
+    """What lies in a folder of its own is not kept, as runs would share it; it works as ever."""
+    far = folder / "far"
+    far.mkdir()
+    script = f"CREATE TABLESPACE far LOCATION '{far}'; CREATE TABLE item (name text) TABLESPACE far"
+    plugin = PostgresPlugin(backend="process").with_init_script(script)
+    handle = start(plugin.with_migration("sql/1.sql"))
+    assert handle.metadata["content"] == "content of this run alone: it is in a tablespace"
+    assert names(handle) == ["one"]
+    assert packs(cache) == []
+
+
+def test_a_server_that_does_not_end(
+    start: Start, cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server does not leave in order in time is not kept, and is made in place."""
+    monkeypatch.setattr(_prebuilt, "_PATIENCE", 0.0)
+    handle = start(with_content(PostgresPlugin(backend="process")))
+    assert handle.metadata["content"].endswith("the server that made it did not end within 0 s")
+    assert names(handle) == ["one", "two"]
+    assert packs(cache) == []
 
 
 def test_without_a_cache(

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -93,7 +93,11 @@ class Migration:
         listed = files("inputs", self.inputs, self.folder) if self.inputs else []
         if self.is_by_files:
             listed += files("migrate", self.migrate, self.folder)
-        for file in (*listed, *self._code()):
+        code = self._code()
+        if code is not None:
+            digest.update(f"\0{code}".encode())  # which may look for further files beside it
+            listed.append(code)
+        for file in listed:
             try:
                 content = file.read_bytes()
             except OSError as exc:
@@ -102,13 +106,11 @@ class Migration:
             digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()[:12]
 
-    def _code(self) -> Iterator[Path]:
+    def _code(self) -> Path | None:
         """The file a function is in. What that imports is among the inputs, if it matters."""
         if not self.is_lasting or self.is_by_files:
-            return
-        found = _file_of_module(self.name[0]) if self.name else _file_of_function(self.migrate)
-        if found is not None:
-            yield found
+            return None
+        return _file_of_module(self.name[0]) if self.name else _file_of_function(self.migrate)
 
 
 def files(argument: str, patterns: object, folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 _NOTE = "prebuilt.json"
 _FORMAT = "1"
 _LOG_LINES = 40
+_PATIENCE = 30.0
+"""Seconds a server has to end in order."""
 _OWN = "content of this run alone"
 
 
 class _UncleanEndError(Exception):
-    """A data directory is not as a server leaves it that has ended in order."""
+    """A data directory cannot be kept as its server has left it."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _build(plain: PostgresPlugin, content: Content, directory: Path, report: Rep
         except ServiceError as exc:
             exc.log_tail = exc.log_tail or plain.logs(service, _LOG_LINES)
             raise
+        _check_tablespaces(service)
         for path in _shut_down(service).iterdir():
             shutil.move(path, directory / path.name)
     finally:
@@ -234,6 +238,24 @@ def _make(service: ServiceHandle, content: Content, report: Report) -> None:
             raise
 
 
+def _check_tablespaces(service: ServiceHandle) -> None:
+    """Refuse content in folders of its own, which runs would share; it is removed from there."""
+    with _databases.admin_connection(service.metadata) as admin:
+        found = admin.execute(
+            "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'"
+        ).fetchall()
+        if not found:
+            return
+        others = "SELECT datname FROM pg_database WHERE datname <> ALL (%s)"
+        kept = ["template0", _databases.PRISTINE, admin.info.dbname]
+        for (name,) in admin.execute(others, [kept]).fetchall():
+            _databases.unseal(admin, str(name))
+            _databases.drop(admin, str(name))
+        for (name,) in found:
+            _databases.run(admin, f"DROP TABLESPACE {_databases.quote(str(name))}")
+    raise _UncleanEndError("it is in a tablespace")
+
+
 def _shut_down(service: ServiceHandle) -> Path:
     """End a server in order, and return its data directory, which has no password of this run."""
     user = _databases.quote(service.require("username"))
@@ -241,7 +263,12 @@ def _shut_down(service: ServiceHandle) -> Path:
         ((data,),) = admin.execute("SHOW data_directory").fetchall()
         _databases.run(admin, f"ALTER ROLE {user} PASSWORD NULL")
     os.kill(int(service.require("pid")), signal.SIGINT)  # ends sessions, and writes all there is
-    code = run_of(service.id).request("wait", id=service.id)["exit_code"]
-    if code != 0:
+    run, deadline = run_of(service.id), time.monotonic() + _PATIENCE
+    while (status := run.request("status", id=service.id))["running"]:
+        if time.monotonic() > deadline:
+            raise _UncleanEndError(f"the server that made it did not end within {_PATIENCE:g} s")
+        time.sleep(0.005)
+    if status["exit_code"] != 0:
+        code = status["exit_code"]
         raise _UncleanEndError(f"the server that made it ended with exit code {code}")
     return Path(str(data))
