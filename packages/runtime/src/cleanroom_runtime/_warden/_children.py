@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ._clients import Connection
     from ._journal import Journal
 
+_TO_BE_HEARD = (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that a new process does not ignore, though the warden does, or whoever started it."""
+
 LAST_PATIENCE = 3.0
 """Seconds that a process has to end by itself when the run ends, if it has not fewer."""
 
@@ -258,7 +261,7 @@ def _become(request: dict[str, Any], source: int, log: int, go: int, error: int)
             os._exit(127)
         for number, fd in enumerate((source, log, log)):
             os.dup2(fd, number)
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _TO_BE_HEARD:
             signal.signal(number, signal.SIG_DFL)
         os.umask(0o077)
         copy, owner = request.get("copy") or (), request.get("owner") or ()
