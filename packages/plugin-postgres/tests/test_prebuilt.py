@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -504,12 +505,12 @@ def bound_to(value: object) -> Callable[[object], None]:
         pytest.param(print, False, id="builtin"),
     ],
 )
-def test_what_another_run_can_compare(migrate: object, lasting: bool) -> None:
+def test_what_another_run_can_compare(migrate: Any, lasting: bool) -> None:
     """Files always; functions only where what they are bound to is written the same again."""
     here = Path(__file__).parent
-    assert Migration(migrate, here, "*.py").is_lasting is lasting  # type: ignore[arg-type]
+    assert Migration(migrate, here, "*.py").is_lasting is lasting
     by_files = isinstance(migrate, list) or migrate == "*.py"
-    assert Migration(migrate, here).is_lasting is by_files  # type: ignore[arg-type]
+    assert Migration(migrate, here).is_lasting is by_files
 
 
 def test_a_digest_is_of_what_files_hold(tmp_path: Path) -> None:

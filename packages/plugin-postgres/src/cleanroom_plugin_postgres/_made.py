@@ -84,7 +84,7 @@ def read_schema(connection: Connection) -> Schema:
 
 def may_be_undone(catalogues: Mapping[str, frozenset[str]]) -> bool:
     """Whether dropping relations may put these catalogues back, by how they were written to."""
-    return bool(catalogues.get(_CLASSES, _MADE - _MADE) & _MADE) and all(
+    return not _MADE.isdisjoint(catalogues.get(_CLASSES, ())) and all(
         (name in _CATALOGUES or name in _OVERSIZED) and (name == _CLASSES or _IN_PLACE not in kinds)
         for name, kinds in catalogues.items()
     )

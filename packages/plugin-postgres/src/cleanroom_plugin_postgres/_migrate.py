@@ -40,8 +40,20 @@ def run_migration(migration: Migration, database: Template) -> None:
     _run_each(found, database.handle.service_name, lambda: database.connect(autocommit=True))
 
 
-def migrate_service(service: ServiceHandle, migration: Migration) -> None:
-    """Migrate a service's own database. Raises what `run_migration` does, as errors of ours."""
+def fill_service(
+    service: ServiceHandle, scripts: Iterable[str | Path], migration: Migration | None
+) -> None:
+    """Run init scripts in a service's own database, then its migration.
+
+    Raises:
+        CleanroomError: The server refused a statement, or the migration failed.
+    """
+    _run_each(scripts, service.service_name, lambda: connect(service.metadata))
+    if migration:
+        _migrate_service(service, migration)
+
+
+def _migrate_service(service: ServiceHandle, migration: Migration) -> None:
     database = Template.of_service(service)
     try:
         run_migration(migration, database)
@@ -51,15 +63,6 @@ def migrate_service(service: ServiceHandle, migration: Migration) -> None:
         raise migration_failure(service, exc) from exc
     finally:
         database.close()
-
-
-def run_scripts(service: ServiceHandle, scripts: Iterable[str | Path]) -> None:
-    """Run init scripts in a service's own database: texts, and paths of files.
-
-    Raises:
-        ServiceError: The server refused a statement; names script and line.
-    """
-    _run_each(scripts, service.service_name, lambda: connect(service.metadata))
 
 
 def _run_each(

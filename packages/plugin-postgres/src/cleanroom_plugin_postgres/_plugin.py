@@ -301,11 +301,9 @@ class PostgresPlugin(BasePlugin):
             if own in report.get("ready", ()):
                 return {**added, "template": own}
         if self._scripts or self._migration:  # what they need takes long to import
-            from cleanroom_plugin_postgres._migrate import migrate_service, run_scripts
+            from cleanroom_plugin_postgres._migrate import fill_service
 
-            run_scripts(handle, self._scripts)
-            if self._migration:
-                migrate_service(handle, self._migration)
+            fill_service(handle, self._scripts, self._migration)
         if self._scripts or self._migration or handle.metadata["backend"] == "container":
             added["template"] = seal_as_template(handle)
         return added

@@ -76,7 +76,12 @@ class Content:
             digests = {}
         templates = tuple(each for _, each in sorted(digests.items()))
         found = cls(scripts, migration, templates)
-        return found if scripts or migration or templates else None
+        return found if found.fills_service or templates else None
+
+    @property
+    def fills_service(self) -> bool:
+        """Whether the service's own database has any of it."""
+        return bool(self.scripts or self.migration)
 
     def digest(self, cluster: Cluster) -> str:
         """Return a digest of all that the content depends on, beside an empty data directory.
@@ -215,19 +220,17 @@ def _build(plain: PostgresPlugin, content: Content, directory: Path, report: Rep
 
 def _names(database: str, content: Content) -> list[str]:
     """Return the names of the templates that content has."""
-    own = [_databases.own_template(database)] if content.scripts or content.migration else []
+    own = [_databases.own_template(database)] if content.fills_service else []
     return own + [_databases.template_name(database, each.digest) for each in content.templates]
 
 
 def _make(service: ServiceHandle, content: Content, report: Report) -> None:
     # What this needs takes long to import.
     from cleanroom_plugin_postgres._database import as_template
-    from cleanroom_plugin_postgres._migrate import make_template, migrate_service, run_scripts
+    from cleanroom_plugin_postgres._migrate import fill_service, make_template
 
-    run_scripts(service, content.scripts)
-    if content.migration:
-        migrate_service(service, content.migration)
-    if content.scripts or content.migration:
+    if content.fills_service:
+        fill_service(service, content.scripts, content.migration)
         service = as_template(service, _databases.seal_as_template(service))
     for each in content.templates:
         try:

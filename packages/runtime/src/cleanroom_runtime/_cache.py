@@ -82,7 +82,7 @@ def cached_directory(
     facts = {key: value.replace(copies, "") for key, value in facts.items()}
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
-    fresh = is_fresh_wanted()
+    fresh = _is_fresh_wanted()
     if folder is not None and not fresh and _is_sound(folder):
         note_use(folder)
         return folder / _CONTENT
@@ -99,7 +99,7 @@ def cached_directory(
     return _build(build, workspace)
 
 
-def is_fresh_wanted() -> bool:
+def _is_fresh_wanted() -> bool:
     """Whether to make anew what an earlier run has left, as `CLEANROOM_FRESH` says."""
     return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 

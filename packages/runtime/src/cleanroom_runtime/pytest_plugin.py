@@ -23,14 +23,12 @@ _WORKER_INPUT = "cleanroom_run"
 _WORKER_OUTPUT = "cleanroom_unshared"
 _WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
-_FRESH_VARIABLE = "CLEANROOM_FRESH"
 _SERVICES_FIXTURE = "cleanroom_services"
 _IDENTITY: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 _JOIN: pytest.StashKey[Callable[[], None]] = pytest.StashKey()
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
 _ENDING: pytest.StashKey[Callable[[], bool]] = pytest.StashKey()
 _PREVIOUS: pytest.StashKey[Run | None] = pytest.StashKey()
-_FRESH_BEFORE: pytest.StashKey[str | None] = pytest.StashKey()
 _PROGRESS: pytest.StashKey[PullProgress] = pytest.StashKey()
 _PROBLEMS: pytest.StashKey[list[str]] = pytest.StashKey()
 _OF_WORKERS: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
@@ -56,8 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
     from cleanroom import hooks
 
     if config.option.cleanroom_fresh:
-        config.stash[_FRESH_BEFORE] = os.environ.get(_FRESH_VARIABLE)
-        os.environ[_FRESH_VARIABLE] = "1"
+        from cleanroom_runtime._cache import FRESH_VARIABLE
+
+        environment = pytest.MonkeyPatch()
+        environment.setenv(FRESH_VARIABLE, "1")
+        config.add_cleanup(environment.undo)
     problems = config.stash[_PROBLEMS] = []
     for module in ("cleanroom_runtime.fixtures", *hooks.fixture_modules()):
         try:
@@ -239,11 +240,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run, unless this is one of several workers of it."""
-    if _FRESH_BEFORE in config.stash:
-        before = config.stash[_FRESH_BEFORE]
-        os.environ.pop(_FRESH_VARIABLE)
-        if before is not None:
-            os.environ[_FRESH_VARIABLE] = before
     if _JOIN in config.stash:
         _sessions.under_way.remove(config.stash[_JOIN])
     run = config.stash.get(_RUN, None)
