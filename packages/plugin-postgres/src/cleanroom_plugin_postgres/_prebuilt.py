@@ -1,8 +1,8 @@
 """Data directories that hold what scripts and migrations make: made once for all runs.
 
 What a fixture, a declaration or a plugin asks for is made in a server of its own, before the one of
-the run is started: so nothing else can be in it. It is kept in the cache under a digest of all that
-it depends on.
+the run is started: so nothing else can be in it. It is kept in the cache under a digest of the
+server, its settings, and what was asked for. Extensions and libpq's variables are not part of it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Content:
         return bool(self.scripts or self.migration)
 
     def digest(self, cluster: Cluster) -> str:
-        """Return a digest of all that the content depends on, beside an empty data directory.
+        """Return a digest of what the content is known to depend on, beside an empty directory.
 
         Raises:
             OSError: A script cannot be read.

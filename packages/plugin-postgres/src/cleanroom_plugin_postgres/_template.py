@@ -48,8 +48,8 @@ def template(
 
     Migrations run once per run, whatever the number of workers. What they made for a server that
     runs as a process is kept for later runs, until the server, its settings or the inputs change;
-    of a function only where `inputs` were given, and it is bound to nothing but plain values.
-    `--cleanroom-fresh` makes it anew.
+    of a function only where `inputs` were given, and it is bound to nothing but plain values. Such
+    a function runs before any fixture is set up. `--cleanroom-fresh` makes it anew.
     """
     caller = inspect.stack(0)[1].frame
     folder = Path(caller.f_globals["__file__"]).absolute().parent
