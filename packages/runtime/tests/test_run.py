@@ -69,6 +69,14 @@ def test_a_run_begins_with_its_first_request() -> None:
     assert current_run() is run
 
 
+def test_no_two_services_have_one_id() -> None:
+    """However many services a run starts, none has the id of another, nor so its folder."""
+    run = current_run()
+    ids = {run.new_service_id() for _ in range(100_000)}
+    assert len(ids) == 100_000
+    assert {len(each) for each in ids} == {len(f"{run.id}-s01234")}
+
+
 def test_a_run_may_begin_again() -> None:
     """After its end a run begins anew when something is asked for, even while the old one ends."""
     run = current_run()

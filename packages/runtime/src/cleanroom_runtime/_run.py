@@ -20,6 +20,9 @@ from cleanroom_runtime import _sessions
 from cleanroom_runtime._folders import run_root, run_roots
 from cleanroom_runtime._line import Line, Reply, open_line
 
+_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Of the names of services: few of them make many names, as the path of a socket is short."""
+
 
 @dataclass(frozen=True)
 class RunAddress:
@@ -61,6 +64,7 @@ class Run:
 
     def __init__(self, address: RunAddress, *, joined: bool = False) -> None:
         self.address, self.joined = address, joined
+        self._names: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -82,8 +86,12 @@ class Run:
         return self._lost
 
     def new_service_id(self) -> str:
-        """Return an id for a service of this run."""
-        return f"{self.id}-s{os.urandom(2).hex()}"
+        """Return an id for a service of this run, which no other one has had in this process."""
+        while True:
+            name = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(5))
+            if name not in self._names:
+                self._names.add(name)
+                return f"{self.id}-s{name}"
 
     def request(self, op: str, **fields: Any) -> Reply:
         """Ask the warden and return its reply, starting it if need be.
