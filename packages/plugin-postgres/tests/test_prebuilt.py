@@ -9,7 +9,7 @@ import os
 import re
 import textwrap
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import psycopg
 import pytest
 
 from cleanroom import CleanroomEnvironment, ConfigurationError, ServiceError, ServiceHandle
-from cleanroom_plugin_postgres import Database, PostgresPlugin, _prebuilt
+from cleanroom_plugin_postgres import Database, PostgresPlugin, Template, _prebuilt
+from cleanroom_plugin_postgres._cluster import extensions_of
 from cleanroom_plugin_postgres._inputs import Migration
+from cleanroom_runtime import LocalServer
 from tests.grounds import Ground
 
 Run = Callable[..., pytest.RunResult]
@@ -152,6 +154,11 @@ def change_migration(plugin: PostgresPlugin) -> PostgresPlugin:
     return with_content(plugin)
 
 
+def change_libpq(plugin: PostgresPlugin) -> PostgresPlugin:
+    os.environ["PGOPTIONS"] = "-c work_mem=9MB"
+    return with_content(plugin)
+
+
 def add_migration(plugin: PostgresPlugin) -> PostgresPlugin:
     Path("sql/3.sql").write_text("INSERT INTO item VALUES ('three')")
     return with_content(plugin)
@@ -163,17 +170,32 @@ def add_migration(plugin: PostgresPlugin) -> PostgresPlugin:
         change_script,
         change_migration,
         add_migration,
+        change_libpq,
         lambda plugin: with_content(plugin).with_setting("default_text_search_config", "simple"),
         lambda plugin: with_content(plugin).with_env("TZ", "Asia/Tokyo"),
         lambda plugin: with_content(plugin).with_env("POSTGRES_INITDB_ARGS", "--locale=C"),
         lambda plugin: with_content(plugin).with_init_script("SELECT 1"),
     ],
-    ids=["script", "file", "further file", "setting", "environment", "initdb", "further script"],
+    ids=[
+        "script",
+        "file",
+        "further file",
+        "libpq",
+        "setting",
+        "environment",
+        "initdb",
+        "further script",
+    ],
 )
 def test_what_has_changed_is_made_again(
-    change: Callable[[PostgresPlugin], PostgresPlugin], start: Start, cache: Path, folder: Path
+    change: Callable[[PostgresPlugin], PostgresPlugin],
+    start: Start,
+    cache: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is taken from an earlier run that would be different now."""
+    monkeypatch.setenv("PGOPTIONS", "")
     plugin = PostgresPlugin(backend="process")
     start(with_content(plugin))
     changed = change(plugin)
@@ -194,6 +216,65 @@ def test_damaged_content_is_made_again(start: Start, cache: Path, folder: Path) 
     assert start(plugin).metadata["content"] == EARLIER
 
 
+def test_one_plugin_looks_again(start: Start, cache: Path, folder: Path) -> None:
+    """Each start of one plugin object is with the files as they are then."""
+    plugin = with_content(PostgresPlugin(backend="process"))
+    assert names(start(plugin)) == ["one", "two"]
+    Path("sql/2.sql").write_text("INSERT INTO item VALUES ('too')")
+    for how in (KEPT, EARLIER):
+        handle = start(plugin)
+        assert handle.metadata["content"] == how
+        assert names(handle) == ["one", "too"]
+
+
+def test_an_input_that_changes_meanwhile(start: Start, cache: Path, folder: Path) -> None:
+    """What was made from files that are others by now is for this run alone."""
+    target = folder / "sql/3.sql"
+    target.write_text("INSERT INTO item VALUES ('old')")
+    (folder / "sql/2.sql").write_text(f"COPY (VALUES ('-- new')) TO '{target}'")
+    handle = start(with_content(PostgresPlugin(backend="process")))
+    alone = "content of this run alone: an input was changed while it was migrated"
+    assert handle.metadata["content"] == alone
+    assert names(handle) == ["one"]
+    assert packs(cache) == []
+    assert start(with_content(PostgresPlugin(backend="process"))).metadata["content"] == KEPT
+
+
+class Further(PostgresPlugin):
+    """A plugin that makes more than was asked for."""
+
+    def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
+        added = super().prepare(handle)
+        with psycopg.connect(handle.url, autocommit=True) as connection:
+            connection.execute("CREATE ROLE further")
+        return added
+
+
+def test_a_derived_plugin_prepares_once(start: Start, cache: Path, folder: Path) -> None:
+    """What a class of the user's does to the ready server is not part of what is kept."""
+    for how in (KEPT, EARLIER):
+        assert start(with_content(Further(backend="process"))).metadata["content"] == how
+
+
+@pytest.mark.parametrize(
+    ("script", "because"),
+    [
+        ("ALTER SYSTEM SET work_mem TO '9MB'", "a migration says ALTER SYSTEM"),
+        ("SELECT pg_create_physical_replication_slot('s')", "a migration made a replication slot"),
+    ],
+    ids=["settings", "slots"],
+)
+def test_what_is_of_the_whole_server(
+    script: str, because: str, start: Start, cache: Path, folder: Path
+) -> None:
+    """What would be in force from the start, or does not outlive a server, is not kept."""
+    plugin = with_content(PostgresPlugin(backend="process")).with_init_script(script)
+    handle = start(plugin)
+    assert handle.metadata["content"] == f"content of this run alone: {because}"
+    assert names(handle) == ["one", "two"]
+    assert packs(cache) == []
+
+
 def test_while_another_run_makes_it(start: Start, cache: Path, folder: Path) -> None:
     """Nobody waits for another run's migration: the content is made in place then."""
     plugin = with_content(PostgresPlugin(backend="process"))
@@ -203,7 +284,7 @@ def test_while_another_run_makes_it(start: Start, cache: Path, folder: Path) -> 
     with pack.with_name("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         handle = start(plugin)
-    assert handle.metadata["content"].startswith("content of this run alone: another run makes")
+    assert handle.metadata["content"].startswith("content of this run alone: it is being made")
     assert names(handle) == ["one", "two"]
     assert packs(cache) == []
     assert start(plugin).metadata["content"] == KEPT
@@ -219,6 +300,28 @@ def test_a_tablespace_is_of_one_run(start: Start, cache: Path, folder: Path) -> 
     assert handle.metadata["content"] == "content of this run alone: it is in a tablespace"
     assert names(handle) == ["one"]
     assert packs(cache) == []
+
+
+calls: list[str] = []
+
+
+def fail_at_first(database: Template) -> None:
+    calls.append(database.name)
+    if len(calls) == 1:
+        raise LookupError
+    database.run_script("INSERT INTO item VALUES ('one')")
+
+
+def test_a_function_that_fails_in_a_tablespace(start: Start, cache: Path, folder: Path) -> None:
+    """It is called again in place, where nothing is left of the first time."""
+    calls.clear()
+    far = folder / "far"
+    far.mkdir()
+    script = f"CREATE TABLESPACE far LOCATION '{far}'; CREATE TABLE item (name text) TABLESPACE far"
+    plugin = PostgresPlugin(backend="process").with_init_script(script)
+    handle = start(plugin.with_migration(fail_at_first, [__file__]))
+    assert handle.metadata["content"] == "content of this run alone: a migration failed"
+    assert names(handle) == ["one"]
 
 
 def test_a_server_that_does_not_end(
@@ -239,7 +342,9 @@ def test_without_a_cache(
     (tmp_path / "file").touch()
     monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(tmp_path / "file"))
     handle = start(with_content(PostgresPlugin(backend="process")))
-    assert handle.metadata["content"].startswith("content of this run alone: there is no room")
+    assert handle.metadata["content"].startswith(
+        "content of this run alone: the cache cannot take it"
+    )
     assert names(handle) == ["one", "two"]
 
 
@@ -272,35 +377,10 @@ def test_a_container_is_filled_in_place(
 # --------------------------------------------------------------------- declared ones
 
 
-def test_inputs_can_be_declared(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function is run again when a file changes that it was said to depend on, or its own."""
-    code = folder / "shop" / "db.py"
-    code.parent.mkdir()
-    (code.parent / "__init__.py").touch()
-    code.write_text(
-        "def migrate(database):\n"
-        "    with open('ran', 'a') as file:\n"
-        "        file.write('x')\n"
-        "    database.run_script('CREATE TABLE item (name text)')\n"
-    )
-    monkeypatch.syspath_prepend(str(folder))
+def test_migrate_inputs_need_migrate(folder: Path) -> None:
+    """They would be inputs of nothing."""
     file = folder / "cleanroom.toml"
-    declared = '[services.db]\nplugin = "postgres"\nbackend = "process"\n'
-
-    def runs(inputs: str) -> int:
-        file.write_text(f'{declared}migrate = "shop.db:migrate"\n{inputs}')
-        with CleanroomEnvironment.from_config(file) as env:
-            assert names(env["db"]) == []
-        return len((folder / "ran").read_text())
-
-    assert [runs(""), runs("")] == [1, 2]
-    inputs = 'migrate_inputs = ["sql/*.sql"]\n'
-    assert [runs(inputs), runs(inputs)] == [3, 3]
-    (folder / "sql/2.sql").write_text("-- other")
-    assert [runs(inputs), runs(inputs)] == [4, 4]
-    code.write_text(code.read_text() + "# other\n")
-    assert [runs(inputs), runs(inputs)] == [5, 5]
-    file.write_text(declared + inputs)
+    file.write_text('[services.db]\nplugin = "postgres"\nmigrate_inputs = ["sql/*.sql"]\n')
     with pytest.raises(ConfigurationError, match="migrate_inputs was given without migrate"):
         CleanroomEnvironment.from_config(file).start("db")
 
@@ -310,11 +390,14 @@ def test_inputs_can_be_declared(folder: Path, cache: Path, monkeypatch: pytest.M
 CONFTEST = """
     from pathlib import Path
 
+    import pytest
+
     from cleanroom_plugin_postgres import template
 
     HERE = Path(__file__).parent
 
     def migrate(template):
+        {first}
         with open(HERE / "runs", "a") as file:
             file.write("x")
         for file in sorted((HERE / "sql").iterdir()):
@@ -351,8 +434,9 @@ class Suite:
     def write(self, name: str, text: str) -> None:
         (self.path / name).write_text(textwrap.dedent(text))
 
-    def template(self, inputs: list[str], more: str = "") -> None:
-        self.write("conftest.py", textwrap.dedent(CONFTEST.format(inputs=inputs)) + more)
+    def template(self, inputs: list[str], more: str = "", first: str = "pass") -> None:
+        conftest = textwrap.dedent(CONFTEST.format(inputs=inputs, first=first))
+        self.write("conftest.py", conftest + more)
 
     def runs(self, *arguments: str, passed: int = 2) -> int:
         """Run it, and return how often it was migrated so far."""
@@ -398,6 +482,82 @@ def test_a_changed_function_is_migrated_again(suite: Suite) -> None:
     assert suite.runs() == 1
     suite.template(["sql/*.sql"], "# more\n")
     assert suite.runs() == 2
+
+
+def test_an_input_that_is_younger_than_the_process(suite: Suite) -> None:
+    """What a function has loaded before may be older than the file: it runs, and is not kept."""
+    suite.template(["sql/*.sql"], "(HERE / 'sql/2.sql').touch()\n")
+    assert [suite.runs(), suite.runs()] == [1, 2]
+    suite.result.stdout.no_fnmatch_line("postgres: *content*")
+
+
+DECLARED = """
+    [services.postgres]
+    plugin = "postgres"
+    migrate = "shop.{module}:migrate"
+    {inputs}
+"""
+FUNCTION = """
+    def migrate(database):
+        with open('runs', 'a') as file:
+            file.write('x')
+        database.run_script("CREATE TABLE item (name text); INSERT INTO item VALUES ('one')")
+"""
+
+
+@pytest.fixture
+def declared(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    """A suite with a package that has a function to migrate."""
+    monkeypatch.setenv("PYTHONPATH", str(suite.path))
+    (suite.path / "shop").mkdir()
+    suite.write("shop/__init__.py", "")
+    suite.write("shop/db.py", FUNCTION)
+    suite.write("shop/front.py", "from shop.db import migrate")
+    return suite
+
+
+def test_inputs_can_be_declared(declared: Suite) -> None:
+    """A function is run again when a file changes that it was said to depend on, or its own."""
+    declared.write("cleanroom.toml", DECLARED.format(module="db", inputs=""))
+    assert [declared.runs(), declared.runs()] == [1, 2]
+    inputs = 'migrate_inputs = ["sql/*.sql"]'
+    declared.write("cleanroom.toml", DECLARED.format(module="db", inputs=inputs))
+    assert [declared.runs(), declared.runs()] == [3, 3]
+    declared.write("sql/2.sql", "-- other")
+    assert [declared.runs(), declared.runs()] == [4, 4]
+    declared.write("shop/db.py", FUNCTION + "    # other\n")
+    assert [declared.runs(), declared.runs()] == [5, 5]
+
+
+def test_a_function_from_elsewhere(declared: Suite) -> None:
+    """Where the file that was looked at is not the one with the function, nothing is kept."""
+    inputs = 'migrate_inputs = ["sql/*.sql"]'
+    declared.write("cleanroom.toml", DECLARED.format(module="front", inputs=inputs))
+    assert [declared.runs(), declared.runs()] == [1, 2]
+    alone = "content of this run alone: the function shop.front:migrate comes from another file"
+    declared.result.stdout.fnmatch_lines([f"postgres: process, *, {alone} (*"])
+
+
+def test_a_function_that_skips(suite: Suite) -> None:
+    """A function that was called too early may still skip the tests."""
+    suite.template(["sql/*.sql"], first="pytest.skip('no tool')")
+    suite.run("-rs").assert_outcomes(skipped=2)
+
+
+def test_a_function_that_needs_a_fixture(suite: Suite) -> None:
+    """It is called again once the fixtures are there, and nothing is kept."""
+    suite.template(
+        ["sql/*.sql"],
+        "import os\n"
+        "@pytest.fixture(scope='session')\n"
+        "def ready(postgres_service):\n"
+        "    os.environ['SHOP_READY'] = '1'\n",
+        first="os.environ['SHOP_READY']",
+    )
+    suite.write("test_it.py", TESTS.replace("test_it(", "test_it(ready, "))
+    assert [suite.runs(), suite.runs()] == [1, 2]
+    alone = "content of this run alone: a migration failed"
+    suite.result.stdout.fnmatch_lines([f"postgres: process, *, {alone} (*"])
 
 
 def test_a_function_with_no_inputs_runs_every_time(suite: Suite) -> None:
@@ -457,17 +617,28 @@ def test_templates_of_several_services(suite: Suite) -> None:
         )
 
 
-def test_a_template_that_fails(suite: Suite) -> None:
-    """It fails once, for the tests that need it; others have their server, and nothing is kept."""
+@pytest.mark.parametrize("by", ["files", "function"])
+def test_a_template_that_fails(by: str, suite: Suite) -> None:
+    """The tests that need it are told; others have their server, and nothing is kept.
+
+    Files are tried once. A function is called once more where the tests use it.
+    """
     suite.template(["sql/*.sql"])
+    if by == "files":
+        suite.write(
+            "conftest.py",
+            "from cleanroom_plugin_postgres import template\n"
+            "postgres_template = template('sql/*.sql')\n",
+        )
     suite.write("sql/2.sql", "INSERT INTO itm VALUES ('one')")
     suite.write("test_it.py", "def test_a(postgres_db): pass\ndef test_b(postgres_service): pass")
-    for count in (1, 2):
+    for count in (2, 4):
         result = suite.run()
         result.assert_outcomes(passed=1, errors=1)
         result.stdout.fnmatch_lines(['E *sql/2.sql, line 1: relation "itm" does not exist*'])
         result.stdout.fnmatch_lines(["postgres: *content of this run alone: a migration failed*"])
-        assert (suite.path / "runs").read_text() == "x" * count
+        if by == "function":
+            assert (suite.path / "runs").read_text() == "x" * count
 
 
 # --------------------------------------------------------------------- what is lasting
@@ -491,7 +662,8 @@ def bound_to(value: object) -> Callable[[object], None]:
     [
         pytest.param("*.py", True, id="glob"),
         pytest.param(["*.py", Path(__file__)], True, id="globs"),
-        pytest.param("package.module:function", True, id="name"),
+        pytest.param("cleanroom_plugin_postgres._plugin:PostgresPlugin", True, id="name"),
+        pytest.param("cleanroom_no_such_module:function", False, id="name of nothing"),
         pytest.param(by_name, True, id="function"),
         pytest.param(with_default, True, id="default"),
         pytest.param(partial(with_default, rows=4), True, id="partial"),
@@ -511,6 +683,31 @@ def test_what_another_run_can_compare(migrate: Any, lasting: bool) -> None:
     assert Migration(migrate, here, "*.py").is_lasting is lasting
     by_files = isinstance(migrate, list) or migrate == "*.py"
     assert Migration(migrate, here).is_lasting is by_files
+
+
+def test_what_is_in_memory_may_be_old(tmp_path: Path) -> None:
+    """A function's files have to be older than the process, but for what was compiled."""
+    (tmp_path / "a.sql").touch()
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__/a.pyc").touch()
+    assert Migration("a.sql", tmp_path).is_as_digested
+    assert not Migration(by_name, tmp_path, "a.sql").is_as_digested
+    assert Migration(by_name, tmp_path, "**/*.pyc").is_as_digested
+
+
+def test_an_installed_extension_counts(tmp_path: Path) -> None:
+    """What was installed beside a server may be used by a migration."""
+    extensions = tmp_path / "share/extension"
+    extensions.mkdir(parents=True)
+    server = LocalServer(tmp_path / "bin/postgres", "99.1", "here")
+    (extensions / "README").touch()
+    (extensions / "one.control").write_text("1")
+    first = extensions_of(server)
+    assert [name for name, _, _ in first] == ["one.control"]
+    (extensions / "one--1.sql").touch()
+    second = extensions_of(server)
+    os.utime(extensions / "one.control", (0, 0))
+    assert len({str(first), str(second), str(extensions_of(server))}) == 3
 
 
 def test_a_digest_is_of_what_files_hold(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import re
 import shlex
@@ -37,6 +39,20 @@ _SMALL_SETTINGS: Mapping[str, str] = {
     "dynamic_shared_memory_type": "mmap",
 }
 """Settings that make a process start quickly and leave nothing outside its data directory."""
+
+_EXTENSIONS = (
+    "{root}/share/extension",
+    "{root}/share/postgresql*/extension",
+    "/usr/share/postgresql/{major}/extension",  # Debian, Ubuntu
+    "/usr/share/postgresql{major}/extension",  # Alpine
+    "/usr/share/pgsql/extension",  # Fedora
+    "{root}/lib",
+    "{root}/lib*/postgresql*",
+    "/usr/lib/postgresql{major}",
+    "/usr/lib64/pgsql",
+)
+"""Where extensions are installed, as far as the usual packages have them."""
+_PARTS_OF_EXTENSIONS = (".control", ".sql", ".so", ".dylib")
 
 _MAP = re.compile(r"[0-9]+_(fsm|vm)")
 
@@ -138,6 +154,20 @@ def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "host_auth": cluster.host_auth,
         "layout": "3",
     }
+
+
+def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of what extensions have installed beside a server."""
+    root = glob.escape(str(server.executable.parent.parent))
+    found: list[tuple[str, int, int]] = []
+    for pattern in _EXTENSIONS:
+        for folder in glob.glob(pattern.format(root=root, major=server.major)):
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(_PARTS_OF_EXTENSIONS):
+                        status = entry.stat()
+                        found.append((entry.name, status.st_size, status.st_mtime_ns))
+    return sorted(found)
 
 
 def _initialise(

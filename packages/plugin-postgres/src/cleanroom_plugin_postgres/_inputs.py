@@ -7,10 +7,11 @@ import hashlib
 import inspect
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, cast
 
 from cleanroom import ValidationError
@@ -26,7 +27,10 @@ Migrate = Callable[["Template"], object] | Patterns
 SQL files."""
 
 _NAME = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<function>\w+(\.\w+)*)")
-_PLAIN = (str, bytes, int, float, bool, type(None), os.PathLike)
+_PLAIN = (str, bytes, int, float, bool, type(None), PurePath)
+_CHUNK = 1 << 16
+_RESOLUTION = 0.01
+"""Seconds to which the system knows when a process began."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,41 @@ class Migration:
 
     @functools.cached_property
     def is_lasting(self) -> bool:
-        """Whether another run can tell by the digest that the result would be the same.
+        """Whether the digest is the same in other runs, if the result is.
 
-        Of a function that is so where its inputs were said, and it is bound to nothing but plain
-        values.
+        Of a function that is so where its inputs were said, the file it is in is known, and it is
+        bound to nothing but plain values.
         """
         if self.is_by_files:
             return True
-        return bool(self.inputs) and (self.name is not None or _is_plain_function(self.migrate))
+        if not self.inputs or (self.name is None and not _is_plain_function(self.migrate)):
+            return False
+        return self._code is not None
+
+    @property
+    def is_as_digested(self) -> bool:
+        """Whether what would run now is what the digest is of.
+
+        A function and all that it uses may have been loaded since this process began, and be older
+        than the files that are there now.
+        """
+        if self.is_by_files:
+            return True
+        return not any(_was_changed_since(_STARTED, file) for file in self._listed())
+
+    def is_of(self, function: object) -> bool:
+        """Whether this function is in the file that the digest is of."""
+        found = _file_of_function(function) if callable(function) else None
+        return found is not None and self._code is not None and found.samefile(self._code)
+
+    def look_again(self) -> None:
+        """Let the next digest be of the files as they are then."""
+        self.__dict__.pop("digest", None)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether a digest of the files as they are now would be the same."""
+        return replace(self).digest == self.digest
 
     @functools.cached_property
     def digest(self) -> str:
@@ -90,25 +121,30 @@ class Migration:
         digest = hashlib.sha256(_identity(self.migrate).encode())
         if not self.is_lasting:
             digest.update(f"\0{self.place}".encode())
-        listed = files("inputs", self.inputs, self.folder) if self.inputs else []
-        if self.is_by_files:
-            listed += files("migrate", self.migrate, self.folder)
-        code = self._code()
-        if code is not None:
-            digest.update(f"\0{code}".encode())  # which may look for further files beside it
-            listed.append(code)
-        for file in listed:
+        if self._code is not None:
+            digest.update(b"\0" + os.fsencode(self._code))  # it may look for files beside it
+        for file in self._listed():
+            digest.update(b"\0" + os.fsencode(os.path.relpath(file, self.folder)) + b"\0")
             try:
-                content = file.read_bytes()
+                digest.update(_digest_of_file(file))
             except OSError as exc:
                 raise ValidationError(f"{file} cannot be read: {exc.strerror}") from exc
-            name = os.path.relpath(file, self.folder)
-            digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()[:12]
 
+    def _listed(self) -> list[Path]:
+        """The files that the result depends on."""
+        listed = files("inputs", self.inputs, self.folder) if self.inputs else []
+        listed = [file for file in listed if "__pycache__" not in file.parts]
+        if self.is_by_files:
+            listed += files("migrate", self.migrate, self.folder)
+        if self._code is not None:
+            listed.append(self._code)
+        return listed
+
+    @functools.cached_property
     def _code(self) -> Path | None:
         """The file a function is in. What that imports is among the inputs, if it matters."""
-        if not self.is_lasting or self.is_by_files:
+        if self.is_by_files or not self.inputs:
             return None
         return _file_of_module(self.name[0]) if self.name else _file_of_function(self.migrate)
 
@@ -181,7 +217,11 @@ def _is_plain(value: object) -> bool:
 def _file_of_function(migrate: object) -> Path | None:
     while isinstance(migrate, functools.partial):
         migrate = migrate.func
-    file = inspect.getsourcefile(cast("Callable[..., object]", migrate))
+    function = cast("Callable[..., object]", migrate)
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # it is an object, or not written in Python
+        return None
     return Path(file) if file and os.path.isfile(file) else None
 
 
@@ -197,3 +237,34 @@ def _file_of_module(module: str) -> Path | None:
         path = found.submodule_search_locations
     origin = found.origin if found is not None else None
     return Path(origin) if origin and os.path.isfile(origin) else None
+
+
+def _digest_of_file(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _was_changed_since(moment: float, file: Path) -> bool:
+    try:
+        status = file.stat()
+    except OSError:
+        return True
+    return max(status.st_mtime, status.st_ctime) > moment
+
+
+def _process_start() -> float:
+    """When this process began, or the earliest moment that is known; in seconds since the epoch."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+            after_name = file.read().rpartition(")")[2].split()
+        ticks = int(after_name[19])  # field 22 in proc_pid_stat(5): since the system was started
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return time.time()
+    return time.time() - age + _RESOLUTION
+
+
+_STARTED = _process_start()

@@ -32,7 +32,7 @@ def run_migration(migration: Migration, database: Template) -> None:
         CleanroomError: A script failed, a glob matches nothing, or a name leads to nothing.
         Exception: What a callable raises.
     """
-    migrate = _load(*migration.name) if migration.name else migration.migrate
+    migrate = load(*migration.name) if migration.name else migration.migrate
     if callable(migrate):
         migrate(database)
         return
@@ -103,7 +103,12 @@ def _defaults(connection: Connection) -> object:
     return connection.execute(_DEFAULTS, prepare=False).fetchall()
 
 
-def _load(module: str, function: str) -> Callable[[Template], object]:
+def load(module: str, function: str) -> Callable[[Template], object]:
+    """Return the function of a migration that was given by its name.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
     name = f"{module}:{function}"
     try:
         found: object = import_module(module)

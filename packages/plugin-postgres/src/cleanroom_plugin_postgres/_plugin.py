@@ -226,8 +226,7 @@ class PostgresPlugin(BasePlugin):
         if content is not None:
             from cleanroom_plugin_postgres._prebuilt import find_or_build
 
-            plain = self._with(_scripts=(), _migration=None, _wishes=(), _password=_new_password())
-            prepared, report = find_or_build(plain, cluster, server, workspace, content)
+            prepared, report = find_or_build(cluster, server, workspace, content, self.name)
             files = report.as_file(workspace.directory)
         prepared = prepared or empty_directory(cluster, server, workspace)
         return process_spec(cluster, server, workspace, prepared, files)
@@ -293,7 +292,7 @@ class PostgresPlugin(BasePlugin):
             with _client.connect(handle.metadata) as connection:
                 added["version"] = _client.server_version(connection)
         if self._scripts or self._migration or self._wishes:
-            from cleanroom_plugin_postgres._prebuilt import report_of
+            from cleanroom_plugin_postgres._report import report_of
 
             report = report_of(handle)
             added |= {"content": report["how"]} if report else {}

@@ -2,41 +2,55 @@
 
 What a fixture, a declaration or a plugin asks for is made in a server of its own, before the one of
 the run is started: so nothing else can be in it. It is kept in the cache under a digest of the
-server, its settings, and what was asked for. Extensions and libpq's variables are not part of it.
+server with its extensions, its settings, libpq's variables, and what was asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 from cleanroom import CleanroomError, ServiceError, ServiceHandle
-from cleanroom_plugin_postgres import _databases
-from cleanroom_plugin_postgres._cluster import Cluster, facts_of, slim
+from cleanroom_plugin_postgres import _client, _databases
+from cleanroom_plugin_postgres._cluster import (
+    Cluster,
+    empty_directory,
+    extensions_of,
+    facts_of,
+    process_spec,
+    slim,
+)
 from cleanroom_plugin_postgres._inputs import Migration
-from cleanroom_runtime import LocalServer, Workspace, cached_directory, run_of
+from cleanroom_plugin_postgres._plugin import PostgresPlugin
+from cleanroom_plugin_postgres._report import Report
+from cleanroom_runtime import (
+    BusyError,
+    LocalServer,
+    ProcessSpec,
+    Workspace,
+    cached_directory,
+    run_of,
+)
 
-if TYPE_CHECKING:
-    from cleanroom_plugin_postgres._plugin import PostgresPlugin
-
-_NOTE = "prebuilt.json"
 _FORMAT = "1"
 _LOG_LINES = 40
 _PATIENCE = 30.0
 """Seconds a server has to end in order."""
 _OWN = "content of this run alone"
+_VARIABLES = ("PGCLIENTENCODING", "PGDATESTYLE", "PGGEQO", "PGOPTIONS", "PGTZ")
+"""Variables by which libpq has the server do things in another way ("Environment Variables")."""
 
 
-class _UncleanEndError(Exception):
-    """A data directory cannot be kept as its server has left it."""
+class _NotUsableError(Exception):
+    """A server cannot start with what was made; it has to be made in place."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +81,24 @@ class Content:
             migration: Of the service's own database. Where it does not last, nothing does.
             wishes: The migrations of templates, as fixtures have told of them.
         """
-        if migration is not None and not migration.is_lasting:
-            return None
-        lasting = [each for each in wishes if isinstance(each, Migration) and each.is_lasting]
-        try:
-            digests = {each.digest: each for each in lasting}
-        except CleanroomError:  # which the tests that need the template are told
-            digests = {}
-        templates = tuple(each for _, each in sorted(digests.items()))
-        found = cls(scripts, migration, templates)
-        return found if found.fills_service or templates else None
+        if migration is not None:
+            migration.look_again()
+            if not (migration.is_lasting and migration.is_as_digested):
+                return None
+        found = cls(scripts, migration, tuple(_lasting(wishes)))
+        return found if found.fills_service or found.templates else None
 
     @property
     def fills_service(self) -> bool:
         """Whether the service's own database has any of it."""
         return bool(self.scripts or self.migration)
 
-    def digest(self, cluster: Cluster) -> str:
+    @property
+    def migrations(self) -> list[Migration]:
+        """All of them."""
+        return [*([self.migration] if self.migration else []), *self.templates]
+
+    def digest(self, cluster: Cluster, server: LocalServer) -> str:
         """Return a digest of what the content is known to depend on, beside an empty directory.
 
         Raises:
@@ -93,6 +108,8 @@ class Content:
             _FORMAT,
             sorted(cluster.settings.items()),
             sorted(cluster.env.items()),
+            [os.environ.get(name) for name in _VARIABLES],
+            extensions_of(server),
             [_digest_of_script(script) for script in self.scripts],
             self.migration.digest if self.migration else "",
             [each.digest for each in self.templates],
@@ -100,69 +117,34 @@ class Content:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+def _lasting(wishes: Iterable[object]) -> list[Migration]:
+    """Return those that another run can use as well, each once, in the same order in every run."""
+    found: dict[str, Migration] = {}
+    for each in wishes:
+        if isinstance(each, Migration):
+            each.look_again()
+            with contextlib.suppress(CleanroomError):  # which the tests that need it are told
+                if each.is_lasting and each.is_as_digested:
+                    found[each.digest] = each
+    return [each for _, each in sorted(found.items())]
+
+
 def _digest_of_script(script: str | Path) -> str:
     content = script.encode() if isinstance(script, str) else script.read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 
-@dataclass
-class Report:
-    """What came of making the content of a server.
-
-    Attributes:
-        how: In words for people.
-        ready: The templates that are there.
-        failed: Those whose migration has failed, with the error.
-    """
-
-    how: str
-    ready: list[str] = field(default_factory=list[str])
-    failed: dict[str, CleanroomError] = field(default_factory=dict[str, CleanroomError])
-
-    def as_file(self, directory: Path) -> dict[Path, str]:
-        """Return the file by which other processes of the run will know."""
-        failed = {name: error.to_dict() for name, error in self.failed.items()}
-        note = {"how": self.how, "ready": self.ready, "failed": failed}
-        return {directory / _NOTE: json.dumps(note)}
-
-
-def report_of(service: ServiceHandle) -> Mapping[str, Any]:
-    """Return what a report's file says, `{}` where the server was started with no content."""
-    log = service.metadata.get("log")
-    try:
-        note = (Path(log).with_name(_NOTE)).read_text(encoding="utf-8") if log else "{}"
-    except OSError:
-        return {}
-    return cast("Mapping[str, Any]", json.loads(note))
-
-
-def was_ready(service: ServiceHandle, template: str) -> bool:
-    """Whether a template was there when the server was started.
-
-    Raises:
-        CleanroomError: Its migration has failed.
-    """
-    report = report_of(service)
-    if template in report.get("failed", {}):
-        raise CleanroomError.from_dict(report["failed"][template])
-    return template in report.get("ready", ())
-
-
 def find_or_build(
-    plain: PostgresPlugin,
-    cluster: Cluster,
-    server: LocalServer,
-    workspace: Workspace,
-    content: Content,
+    cluster: Cluster, server: LocalServer, workspace: Workspace, content: Content, name: str
 ) -> tuple[Path | None, Report]:
     """Return a data directory with content, to copy, as an earlier run has left it or made now.
 
     Args:
-        plain: The same server with no content, and with another password.
         cluster: What the server is to be.
         server: By what it is run.
         workspace: Of the service it is for.
         content: What to make.
+        name: The service's name.
 
     Returns:
         The directory, if it could be made now; and what came of it.
@@ -171,51 +153,96 @@ def find_or_build(
         CleanroomError: An init script, or the migration of the service's own database, has failed.
     """
     report = Report("content of an earlier run")
+    digest = content.digest(cluster, server)
+    doubts: list[str] = []
 
     def build(directory: Path) -> None:
         report.how = "content kept for later runs"
-        _build(plain, content, directory, report)
+        _build(_Builder(name, cluster, server), content, directory, report)
         slim(cluster, server, workspace, directory)
+        doubts.extend(_doubts(content, digest, cluster, server))
 
+    facts = {**facts_of(cluster, server), "content": digest}
     try:
-        facts = {**facts_of(cluster, server), "content": content.digest(cluster)}
-        prepared = cached_directory("postgres", facts, build, workspace, patience=0)
-    except TimeoutError:
-        report.how = f"{_OWN}: another run makes the same at this moment"
+        prepared = cached_directory(
+            "postgres", facts, build, workspace, patience=0, may_keep=lambda: not doubts
+        )
+    except BusyError:
+        report.how = f"{_OWN}: it is being made for another server at this moment"
     except CleanroomError:
         if not report.failed:
             raise
         report.how = f"{_OWN}: a migration failed"
     except OSError as exc:
-        report.how = f"{_OWN}: {exc.strerror}"
-    except _UncleanEndError as exc:
+        report.how = f"{_OWN}: {exc.strerror or exc}"
+    except _NotUsableError as exc:
         report.how = f"{_OWN}: {exc}"
     else:
         if prepared.is_dir():
-            report.how = f"{_OWN}: there is no room for it in a cache"
+            report.how = f"{_OWN}: {doubts[0] if doubts else 'the cache cannot take it'}"
         report.ready = _names(cluster.database_name, content)
         return prepared, report
     return None, report
 
 
-def _build(plain: PostgresPlugin, content: Content, directory: Path, report: Report) -> None:
+def _doubts(content: Content, digest: str, cluster: Cluster, server: LocalServer) -> Iterator[str]:
+    """Say why what was made may be another than what the digest is of."""
+    from cleanroom_plugin_postgres._migrate import load
+
+    for each in content.migrations:
+        if each.name and not each.is_of(load(*each.name)):
+            yield f"the function {':'.join(each.name)} comes from another file"
+        if not each.is_unchanged:
+            yield "an input was changed while it was migrated"
+    if content.digest(cluster, server) != digest:
+        yield "a script was changed while it was run"
+
+
+class _Builder(PostgresPlugin):
+    """The server that content is made in: like the one it is for, and filled by nobody else."""
+
+    def __init__(self, name: str, cluster: Cluster, server: LocalServer) -> None:
+        super().__init__(name, backend="process", start_timeout=cluster.timeout)
+        self._cluster = cluster._replace(password=os.urandom(16).hex())
+        self._server = server
+
+    def local_servers(self) -> Iterable[LocalServer]:
+        return (self._server,)
+
+    def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
+        prepared = empty_directory(self._cluster, server, workspace)
+        return process_spec(self._cluster, server, workspace, prepared, {})
+
+    def describe(self, host: str, port: int) -> Mapping[str, str]:
+        own = self._cluster
+        return _client.describe(host, port, own.username, own.password, own.database_name)
+
+
+def _build(builder: _Builder, content: Content, directory: Path, report: Report) -> None:
     """Fill a data directory with content.
 
     Raises:
         CleanroomError: Something in it has failed.
+        _NotUsableError: It is to be made in place.
     """
-    service = plain.start()
+    service = builder.start()
     try:
         try:
             _make(service, content, report)
-        except ServiceError as exc:
-            exc.log_tail = exc.log_tail or plain.logs(service, _LOG_LINES)
+        except BaseException as exc:
+            if isinstance(exc, ServiceError):
+                exc.log_tail = exc.log_tail or builder.logs(service, _LOG_LINES)
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                _drop_tablespaces(service)
             raise
-        _check_tablespaces(service)
-        for path in _shut_down(service).iterdir():
+        if _drop_tablespaces(service):
+            raise _NotUsableError("it is in a tablespace")
+        data = _shut_down(service)
+        _check_whole_server(data)
+        for path in data.iterdir():
             shutil.move(path, directory / path.name)
     finally:
-        plain.stop(service)
+        builder.stop(service)
 
 
 def _names(database: str, content: Content) -> list[str]:
@@ -230,25 +257,44 @@ def _make(service: ServiceHandle, content: Content, report: Report) -> None:
     from cleanroom_plugin_postgres._migrate import fill_service, make_template
 
     if content.fills_service:
-        fill_service(service, content.scripts, content.migration)
+        with _tried_again_in_place(content.migration):
+            fill_service(service, content.scripts, content.migration)
         service = as_template(service, _databases.seal_as_template(service))
     for each in content.templates:
-        try:
-            make_template(service, each)
-        except CleanroomError as exc:
-            database = service.require("database_name")
-            report.failed[_databases.template_name(database, each.digest)] = exc
+        with _tried_again_in_place(each):
+            try:
+                make_template(service, each)
+            except CleanroomError as exc:
+                database = service.require("database_name")
+                if each.is_by_files:
+                    report.failed[_databases.template_name(database, each.digest)] = exc
+                raise
+
+
+@contextlib.contextmanager
+def _tried_again_in_place(migration: Migration | None) -> Iterator[None]:
+    """Have a function that fails be called where the service is used.
+
+    It may need a fixture that is not set up yet, or skip the tests, as it can there only.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:
+        if migration is None or migration.is_by_files:
             raise
+        raise _NotUsableError("a migration failed") from exc
 
 
-def _check_tablespaces(service: ServiceHandle) -> None:
-    """Refuse content in folders of its own, which runs would share; it is removed from there."""
+def _drop_tablespaces(service: ServiceHandle) -> bool:
+    """Drop content in folders of its own, which runs would share. Whether there is any."""
     with _databases.admin_connection(service.metadata) as admin:
         found = admin.execute(
             "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'"
         ).fetchall()
         if not found:
-            return
+            return False
         others = "SELECT datname FROM pg_database WHERE datname <> ALL (%s)"
         kept = ["template0", _databases.PRISTINE, admin.info.dbname]
         for (name,) in admin.execute(others, [kept]).fetchall():
@@ -256,7 +302,16 @@ def _check_tablespaces(service: ServiceHandle) -> None:
             _databases.drop(admin, str(name))
         for (name,) in found:
             _databases.run(admin, f"DROP TABLESPACE {_databases.quote(str(name))}")
-    raise _UncleanEndError("it is in a tablespace")
+    return True
+
+
+def _check_whole_server(data: Path) -> None:
+    """Refuse what a migration did to the whole server, which would be in force from the start."""
+    own = (data / "postgresql.auto.conf").read_text(errors="replace").splitlines()
+    if any(line.strip() and not line.startswith("#") for line in own):
+        raise _NotUsableError("a migration says ALTER SYSTEM")
+    if any((data / "pg_replslot").iterdir()):
+        raise _NotUsableError("a migration made a replication slot")
 
 
 def _shut_down(service: ServiceHandle) -> Path:
@@ -269,9 +324,9 @@ def _shut_down(service: ServiceHandle) -> Path:
     run, deadline = run_of(service.id), time.monotonic() + _PATIENCE
     while (status := run.request("status", id=service.id))["running"]:
         if time.monotonic() > deadline:
-            raise _UncleanEndError(f"the server that made it did not end within {_PATIENCE:g} s")
+            raise _NotUsableError(f"the server that made it did not end within {_PATIENCE:g} s")
         time.sleep(0.005)
     if status["exit_code"] != 0:
         code = status["exit_code"]
-        raise _UncleanEndError(f"the server that made it ended with exit code {code}")
+        raise _NotUsableError(f"the server that made it ended with exit code {code}")
     return Path(str(data))

@@ -15,7 +15,7 @@ from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._database import Template, as_template
 from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
 from cleanroom_plugin_postgres._migrate import make_template
-from cleanroom_plugin_postgres._prebuilt import was_ready
+from cleanroom_plugin_postgres._report import was_ready
 from cleanroom_runtime import run_of
 from cleanroom_runtime.fixtures import EXPECTS
 
@@ -49,7 +49,8 @@ def template(
     Migrations run once per run, whatever the number of workers. What they made for a server that
     runs as a process is kept for later runs, until the server, its settings or the inputs change;
     of a function only where `inputs` were given, and it is bound to nothing but plain values. Such
-    a function runs before any fixture is set up. `--cleanroom-fresh` makes it anew.
+    a function runs when the server starts, and once more where tests use the template if it fails.
+    `--cleanroom-fresh` makes it anew.
     """
     caller = inspect.stack(0)[1].frame
     folder = Path(caller.f_globals["__file__"]).absolute().parent

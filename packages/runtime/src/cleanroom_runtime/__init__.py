@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cleanroom_runtime._cache import cached_directory
+    from cleanroom_runtime._cache import BusyError, cached_directory
     from cleanroom_runtime._container_plugin import ContainerPlugin
     from cleanroom_runtime._inside import ExecResult
     from cleanroom_runtime._installed import installed_servers
@@ -35,6 +35,7 @@ __all__ = [
     "Backend",
     "BackendChoice",
     "BasePlugin",
+    "BusyError",
     "ContainerPlugin",
     "ContainerSpec",
     "Endpoint",
@@ -52,6 +53,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "BasePlugin": "_plugin",
+    "BusyError": "_cache",
     "ContainerPlugin": "_container_plugin",
     "ExecResult": "_inside",
     "Replaced": "_replaced",

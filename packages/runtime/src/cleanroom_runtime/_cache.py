@@ -28,6 +28,12 @@ FRESH_VARIABLE = "CLEANROOM_FRESH"
 _CONTENT = "content.pack"
 _STAGING = "new-"
 _LOCK_INTERVAL = 0.02
+_made: set[Path] = set()
+"""What this process has made anew, as `CLEANROOM_FRESH` said."""
+
+
+class BusyError(Exception):
+    """What was asked for is being made by somebody else, and was not waited for."""
 
 
 def cache_root() -> Path | None:
@@ -59,6 +65,7 @@ def cached_directory(
     workspace: Workspace,
     *,
     patience: float | None = None,
+    may_keep: Callable[[], bool] = lambda: True,
 ) -> Path:
     """Return what `ProcessSpec.copy` copies from, made by `build` if no run has made it before.
 
@@ -73,16 +80,17 @@ def cached_directory(
         workspace: Of the service the directory is for.
         patience: Seconds to wait for another run that is making it; as long as it takes when not
             given.
+        may_keep: Asked once it has been built: whether other runs may use it as well.
 
     Raises:
-        TimeoutError: Another run is making it yet.
+        BusyError: Somebody else is making it yet.
     """
     # A copy made for this run alone stands for what it was copied from.
     copies = str(copies_folder(workspace))
     facts = {key: value.replace(copies, "") for key, value in facts.items()}
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
-    fresh = _is_fresh_wanted()
+    fresh = _is_fresh_wanted() and folder not in _made
     if folder is not None and not fresh and _is_sound(folder):
         note_use(folder)
         return folder / _CONTENT
@@ -90,8 +98,10 @@ def cached_directory(
         if folder is not None and lock.enter_context(_locked(folder, patience)):
             if fresh or not _is_sound(folder):
                 made = _build(build, workspace)
-                if not _keep(made, folder, facts):
+                if not (may_keep() and _keep(made, folder, facts)):
                     return made
+                if fresh:
+                    _made.add(folder)
                 shutil.rmtree(made, ignore_errors=True)
                 prune(folder.parents[1])
             note_use(folder)
@@ -185,7 +195,7 @@ def _locked(folder: Path, patience: float | None = None) -> Iterator[bool]:
     """Make the folder and hold its lock. Whether that was possible.
 
     Raises:
-        TimeoutError: Somebody else has held it for longer than these seconds.
+        BusyError: Somebody else has held it for longer than these seconds.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -195,7 +205,10 @@ def _locked(folder: Path, patience: float | None = None) -> Iterator[bool]:
         return
     try:
         _lock(fd, patience)
-        yield True
+        try:
+            yield True
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a process forked meanwhile has it open as well
     finally:
         os.close(fd)
 
@@ -210,7 +223,7 @@ def _lock(fd: int, patience: float | None) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise TimeoutError("another run is making it") from None
+                raise BusyError("it is being made") from None
             time.sleep(_LOCK_INTERVAL)
         else:
             return
