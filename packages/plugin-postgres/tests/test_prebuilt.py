@@ -17,7 +17,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from cleanroom import CleanroomEnvironment, ConfigurationError, ServiceError, ServiceHandle
+from cleanroom import (
+    CleanroomEnvironment,
+    ConfigurationError,
+    ServiceError,
+    ServiceHandle,
+    ValidationError,
+)
 from cleanroom_plugin_postgres import Database, PostgresPlugin, Template, _prebuilt
 from cleanroom_plugin_postgres._cluster import extensions_of
 from cleanroom_plugin_postgres._inputs import Migration
@@ -361,6 +367,14 @@ def test_a_failing_script_leaves_nothing(
         assert "ERROR:  division by zero" in (caught.value.log_tail or "")
         assert packs(cache) == []
         assert left_over() == []
+
+
+def test_a_script_that_is_gone(cache: Path, folder: Path) -> None:
+    """A script that was there when the plugin was made is missed by its name."""
+    plugin = with_content(PostgresPlugin(backend="process"))
+    (folder / "schema.sql").unlink()
+    with pytest.raises(ValidationError, match=r"schema\.sql"):
+        plugin.start()
 
 
 def test_a_container_is_filled_in_place(

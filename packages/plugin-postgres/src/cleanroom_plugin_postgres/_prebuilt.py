@@ -153,7 +153,7 @@ def find_or_build(
         CleanroomError: An init script, or the migration of the service's own database, has failed.
     """
     report = Report("content of an earlier run")
-    digest = content.digest(cluster, server)
+    digest = ""
     doubts: list[str] = []
 
     def build(directory: Path) -> None:
@@ -162,8 +162,9 @@ def find_or_build(
         slim(cluster, server, workspace, directory)
         doubts.extend(_doubts(content, digest, cluster, server))
 
-    facts = {**facts_of(cluster, server), "content": digest}
     try:
+        digest = content.digest(cluster, server)
+        facts = {**facts_of(cluster, server), "content": digest}
         prepared = cached_directory(
             "postgres", facts, build, workspace, patience=0, may_keep=lambda: not doubts
         )
