@@ -39,7 +39,8 @@ def workspace(joined: Run) -> Workspace:
 def test_a_program(workspace: Workspace) -> None:
     """A program reads its input; its exit code and all it wrote are returned."""
     script = "import sys; print(sys.stdin.read()); print('e', file=sys.stderr); sys.exit(3)"
-    assert run_program(workspace, [sys.executable, "-c", script], text="hello") == (3, "hello\ne\n")
+    command = [sys.executable, "-u", "-c", script]
+    assert run_program(workspace, command, text="hello") == (3, "hello\ne\n")
 
 
 def test_a_program_runs_behind_the_prefix(workspace: Workspace) -> None:

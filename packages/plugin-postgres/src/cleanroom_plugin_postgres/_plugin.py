@@ -31,8 +31,8 @@ from cleanroom_runtime import (
 from cleanroom_runtime.options import table, texts
 
 if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._asked import Content
     from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
-    from cleanroom_plugin_postgres._prebuilt import Content
 
 _EARLIEST_EMBEDDED = 18
 """The first major version of which the `embedded` extra has a release."""
@@ -235,7 +235,7 @@ class PostgresPlugin(BasePlugin):
         """What the server can start with, if there is any."""
         if not self._scripts and self._migration is None and not self._wishes:
             return None
-        from cleanroom_plugin_postgres._prebuilt import Content
+        from cleanroom_plugin_postgres._asked import Content
 
         return Content.that_lasts(self._scripts, self._migration, self._wishes)
 

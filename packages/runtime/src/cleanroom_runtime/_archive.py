@@ -7,6 +7,12 @@ import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or hasattr(tarfile, "data_filter"):
+    safe_tarfile = tarfile
+else:  # Python before 3.11.4 extracts what leads out of the folder
+    from backports import tarfile as safe_tarfile
 
 
 class FileError(Exception):
@@ -67,11 +73,11 @@ def unpack(content: bytes, folder: Path) -> Path:
         FileError: It has what must not be written, such as a device or a link that leads out.
         OSError: It cannot be written.
     """
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+    with safe_tarfile.open(fileobj=io.BytesIO(content)) as tar:
         names = tar.getnames()
         try:
             tar.extractall(folder, filter="data")
-        except tarfile.FilterError as exc:
+        except safe_tarfile.FilterError as exc:
             raise FileError(str(exc)) from exc
     return folder / names[0]
 
