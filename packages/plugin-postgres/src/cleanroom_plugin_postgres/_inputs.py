@@ -28,7 +28,6 @@ SQL files."""
 
 _NAME = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<function>\w+(\.\w+)*)")
 _PLAIN = (str, bytes, int, float, bool, type(None), PurePath)
-_CHUNK = 1 << 16
 _RESOLUTION = 0.01
 """Seconds to which the system knows when a process began."""
 
@@ -240,11 +239,8 @@ def _file_of_module(module: str) -> Path | None:
 
 
 def _digest_of_file(file: Path) -> bytes:
-    digest = hashlib.sha256()
     with file.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            digest.update(chunk)
-    return digest.digest()
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 def _was_changed_since(moment: float, file: Path) -> bool:

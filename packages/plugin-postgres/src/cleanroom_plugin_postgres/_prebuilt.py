@@ -12,11 +12,11 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cleanroom import CleanroomError, ServiceError, ServiceHandle
-from cleanroom_plugin_postgres import _client, _databases
+from cleanroom_plugin_postgres import _databases
 from cleanroom_plugin_postgres._asked import Content
 from cleanroom_plugin_postgres._cluster import (
     Cluster,
@@ -116,8 +116,11 @@ class _Builder(PostgresPlugin):
     """The server that content is made in: like the one it is for, and filled by nobody else."""
 
     def __init__(self, name: str, cluster: Cluster, server: LocalServer) -> None:
-        super().__init__(name, backend="process", start_timeout=cluster.timeout)
-        self._cluster = cluster._replace(password=os.urandom(16).hex())
+        super().__init__(
+            name, None, cluster.database_name, backend="process", start_timeout=cluster.timeout
+        )
+        self._username = cluster.username
+        self._cluster = cluster._replace(password=self._password)
         self._server = server
 
     def local_servers(self) -> Iterable[LocalServer]:
@@ -126,10 +129,6 @@ class _Builder(PostgresPlugin):
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
         prepared = empty_directory(self._cluster, server, workspace)
         return process_spec(self._cluster, server, workspace, prepared, {})
-
-    def describe(self, host: str, port: int) -> Mapping[str, str]:
-        own = self._cluster
-        return _client.describe(host, port, own.username, own.password, own.database_name)
 
 
 def _build(builder: _Builder, content: Content, directory: Path, report: Report) -> None:
