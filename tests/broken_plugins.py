@@ -301,7 +301,7 @@ class AssumesTheBest(BoxPlugin):
         return HealthStatus.HEALTHY
 
 
-@broken("a_killed_service_is_unhealthy", "a service that was killed raised Connection")
+@broken("a_killed_service_is_unhealthy", "health_check of a service that was killed raised")
 class RaisesWhenDown(BoxPlugin):
     def health_check(self, handle: ServiceHandle) -> HealthStatus:
         self.ask(handle, "read")

@@ -421,7 +421,7 @@ def test_death_of_an_owner_whose_child_holds_the_socket(client: Callable[..., Cl
     try:
         # The child's own arguments name the run: it is none of the run's processes.
         until(lambda: not Path(address.root, address.run_id).exists(), BOUND)
-        assert processes_of(address.run_id) == [child]
+        until(lambda: processes_of(address.run_id) == [child], BOUND)
     finally:
         os.kill(child, signal.SIGKILL)
 
