@@ -11,8 +11,6 @@ import pytest
 from tests.availability import cannot_run
 from tests.images import HTTP, MEMCACHED, NGINX, POSTGRES, REDIS, SHOP, Image
 
-WITHOUT = "-p no:valkey"
-
 if TYPE_CHECKING:
     from docker import DockerClient
 
@@ -24,19 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def like_a_users_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide CI from what a test runs: pytest, for one, prints other lines when it sees it.
-
-    What a test runs loads no plugin that only comes along with a server's binaries, for time.
-    """
+    """Hide CI from what a test runs: pytest, for one, prints other lines when it sees it."""
     monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT)
-
-
-@pytest.fixture
-def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Sessions of their own, with the same plugins as those that tests start by themselves."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT)
-    return pytester
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 
 @pytest.fixture(scope="session")

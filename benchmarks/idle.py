@@ -27,10 +27,10 @@ _BLOCKED = Contender(
     environment="plugins",
     arguments=("-p", "no:cleanroom"),
 )
-_WITHOUT_WHEELS = Contender(
-    name="our plugins installed, without those of the servers' wheels",
+_WITHOUT_PLATFORMDIRS = Contender(
+    name="our plugins installed, -p no:platformdirs",
     environment="plugins",
-    arguments=("-p", "no:valkey", "-p", "no:platformdirs"),
+    arguments=("-p", "no:platformdirs"),
 )
 _INSTALLED = Contender(name="our plugins installed", environment="plugins")
 
@@ -62,7 +62,7 @@ def measure_idle(session: Session) -> None:
     sample_rounds(
         session,
         [IDLE, THREADS, CHILDREN],
-        [_BARE, _BLOCKED, _WITHOUT_WHEELS, _INSTALLED],
+        [_BARE, _BLOCKED, _WITHOUT_PLATFORMDIRS, _INSTALLED],
         take,
         runs=session.options.runs * _TIMES,
         floor=_BARE,

