@@ -13,7 +13,7 @@ import pytest
 
 from cleanroom import ProcessError
 from cleanroom_runtime import Workspace, run_program
-from cleanroom_runtime._process import describe_exit, free_port, log_tail, port_was_taken
+from cleanroom_runtime._process import describe_exit, free_port, listens, log_tail, port_was_taken
 from cleanroom_runtime._run import Run, RunAddress, join_run, joined_run, leave_run
 from tests.leftovers import services_of, until
 
@@ -84,6 +84,17 @@ def test_an_interrupted_program(
     with pytest.raises(KeyboardInterrupt):
         run_program(workspace, ["sleep", "60"])
     assert services_of(joined.id) == []
+
+
+def test_whether_a_port_is_listened_at() -> None:
+    """It is from when connections are accepted, not from when the port is taken."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        assert not listens(port)
+        sock.listen()
+        assert listens(port)
+    assert not listens(port)
 
 
 def test_a_free_port() -> None:

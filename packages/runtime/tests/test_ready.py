@@ -15,8 +15,9 @@ def wait(
     ask: Callable[[float], None],
     seconds: float = 0.2,
     check_alive: Callable[[], None] = lambda: None,
+    listens: Callable[[], bool] | None = None,
 ) -> None:
-    wait_ready(ask, check_alive, time.monotonic() + seconds, seconds)
+    wait_ready(ask, check_alive, time.monotonic() + seconds, seconds, listens)
 
 
 def test_it_asks_until_the_answer_is_right() -> None:
@@ -32,6 +33,34 @@ def test_it_asks_until_the_answer_is_right() -> None:
     wait(ask, 10)
     assert len(asked) == 3
     assert all(0 < timeout <= 10 for timeout in asked)
+
+
+def test_it_asks_as_soon_as_the_service_listens() -> None:
+    """Knocking is what takes the time until then; afterwards, nothing but the answer counts."""
+    knocks = iter([False, False, True])
+    errors = [OSError("starting up")]
+    asked = []
+
+    def ask(timeout: float) -> None:
+        asked.append(next(knocks, "no more"))
+        if errors:
+            raise errors.pop()
+
+    wait(ask, 10, listens=lambda: next(knocks))
+    assert asked == ["no more", "no more"]
+
+
+def test_it_asks_where_nothing_listens_too() -> None:
+    """A service may be reached in another way than by its port; then it only takes longer."""
+    asked: list[float] = []
+
+    def ask(timeout: float) -> None:
+        asked.append(time.monotonic())
+        if len(asked) < 4:
+            raise OSError("not yet")
+
+    wait(ask, 10, listens=lambda: False)
+    assert len(asked) == 4
 
 
 def test_the_last_error_is_told() -> None:

@@ -20,6 +20,7 @@ from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspa
 HOST = "127.0.0.1"
 
 _PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use", re.IGNORECASE)
+_KNOCK_TIMEOUT = 0.2
 MEMORY_WANTED = 512 * 1024 * 1024
 """Bytes that must be free in memory for the data of a service to lie there."""
 
@@ -175,6 +176,16 @@ def free_port() -> int:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections at this port of 127.0.0.1."""
+    with socket.socket() as knocking:
+        knocking.settimeout(_KNOCK_TIMEOUT)
+        if knocking.connect_ex((HOST, port)) != 0:
+            return False
+        # Where the system gave us that same port, we have met ourselves.
+        return bool(knocking.getsockname() != knocking.getpeername())
 
 
 def exit_code(run: Run, service_id: str) -> int | None:

@@ -11,6 +11,8 @@ from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
+_FIRST_WATCH = 0.008
+_BETWEEN_KNOCKS = 0.0015
 BROKEN = (NameError, ImportError, NotImplementedError)
 """What is raised by a question that is itself wrong."""
 _LONGEST_QUESTION = 5.0
@@ -21,6 +23,7 @@ def wait_ready(
     check_alive: Callable[[], None],
     deadline: float,
     timeout: float,
+    listens: Callable[[], bool] | None = None,
 ) -> None:
     """Ask until the answer is right.
 
@@ -29,14 +32,22 @@ def wait_ready(
         check_alive: Raises when the service has ended, with which waiting ends at once.
         deadline: When to give up, on the monotonic clock.
         timeout: The seconds that were allowed, for the message.
+        listens: Whether the service listens where it is expected to, which costs less to find out
+            than a question. While it does not, only few are put; when it begins to, one is put at
+            once. Not given where that tells nothing.
 
     Raises:
         StartTimeoutError: Time is up; says what went wrong last.
         NameError, ImportError, NotImplementedError: What asks is broken.
     """
     pause = FIRST_PAUSE
+    watch = _FIRST_WATCH
     telling: Exception | None = None
     while True:
+        if listens is not None:
+            if _begins(listens, min(time.monotonic() + watch, deadline)):
+                listens = None
+            watch = min(watch * 2, LONGEST_PAUSE)
         began = time.monotonic()
         allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
         try:
@@ -55,10 +66,21 @@ def wait_ready(
                     f"not ready after {timeout:g} s; the last error was {what}",
                     hint=f"{hint}if it only needs more time, raise start_timeout",
                 ) from telling
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            if listens is None:
+                time.sleep(min(pause, left))
+                pause = min(pause * 1.5, LONGEST_PAUSE)
         else:
             return
+
+
+def _begins(listens: Callable[[], bool], until: float) -> bool:
+    """Wait until the service listens, no longer than until then; return whether it does."""
+    while not listens():
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(_BETWEEN_KNOCKS, left))
+    return True
 
 
 def _in_words(exc: Exception) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cleanroom import (
@@ -188,13 +189,21 @@ class _Start:
         deadline = time.monotonic() + seconds
         with spans.wait_ready_span():
             try:
+                listens = self._knock()
                 for question in questions:
-                    wait_ready(question, self._check_alive, deadline, seconds)
+                    wait_ready(question, self._check_alive, deadline, seconds, listens)
+                    listens = None  # as it does, since it has answered
             except StartTimeoutError as exc:
                 exc.hint = "; ".join(filter(None, (self._where_it_listens(), exc.hint)))
                 raise
             if self._choice.backend == "process":
                 self._check_alive()  # else it was a stranger at its port who answered
+
+    def _knock(self) -> Callable[[], bool] | None:
+        """What knocks at the port; not at a container's, where the engine opens to everybody."""
+        if self._choice.backend != "process":
+            return None
+        return partial(_process.listens, int(self._metadata["port"]))
 
     def _where_it_listens(self) -> str:
         """Say where a service listens, if that is not where it was expected."""
