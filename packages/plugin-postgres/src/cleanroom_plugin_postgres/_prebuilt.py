@@ -109,7 +109,7 @@ def _doubts(content: Content, digest: str, cluster: Cluster, server: LocalServer
         if not each.is_unchanged:
             yield "an input was changed while it was migrated"
     if content.digest(cluster, server) != digest:
-        yield "a script was changed while it was run"
+        yield "a script or an extension was changed while it was made"
 
 
 class _Builder(PostgresPlugin):
