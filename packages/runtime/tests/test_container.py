@@ -296,6 +296,7 @@ class TestLaunchFails:
                 env={"BOX_PASSWORD": "hush"},
             )
         assert caught.value.log_tail == "no ***\n"
+        assert str(caught.value.hint).startswith("it was started from image ")
         assert of_run(docker_engine, run.id) == []
 
     def test_secrets_are_hidden(self, start: Start, faulty_engine: Any) -> None:

@@ -229,12 +229,14 @@ def _addresses(
             return known
         if not now.running or time.monotonic() > deadline:
             killed = ", killed because it went over its memory limit" if now.oom_killed else ""
+            image = facts["Config"]["Image"]
             raise ContainerError(
                 f"the engine gave port {next(port for port in ports if port not in known)} "
                 f"no address within {_PUBLISH_TIMEOUT:g} s"
                 if now.running
                 else f"the container ended at once with exit code {now.exit_code}{killed}",
                 log_tail=log_tail(container.container_id, engine, _LOG_LINES),
+                hint=None if now.running else f"it was started from image {image}",
             )
         time.sleep(0.02)
 
