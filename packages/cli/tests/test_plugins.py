@@ -67,6 +67,7 @@ def test_a_name_that_two_claim(cli: Cli, install: Install) -> None:
     assert said.out.count("claimed by ape-plugin 1.5 and by bee-plugin 1.5") == 2
 
 
+@pytest.mark.usefixtures("install")  # What is found with one switched off is forgotten after it.
 def test_what_is_switched_off(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin that is switched off is listed, and the variable that does so is named."""
     monkeypatch.setenv("CLEANROOM_DISABLE_PLUGINS", "redis")
