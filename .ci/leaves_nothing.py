@@ -18,6 +18,8 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 # Time for what was told to stop to be gone, in seconds.
 GRACE = 15
+# A Docker Engine makes it for the first container with the network of the host, and keeps it.
+ENGINES_OWN = "/run/docker/netns/default"
 
 
 def main(command: list[str]) -> int:
@@ -88,6 +90,7 @@ def things() -> set[str]:
         found.add(f"System V shared memory segment {line.split()[1]}")
     for line in Path("/proc/mounts").read_text().splitlines():
         found.add(f"mount {line.split()[1]}")
+    found.discard(f"mount {ENGINES_OWN}")
     if shutil.which("docker"):
         for kind, listing in (
             ("container", ["ps", "--all", "--quiet"]),
