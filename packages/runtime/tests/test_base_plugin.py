@@ -128,6 +128,33 @@ def test_a_shared_start_looks_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert steps == ["choose", "claim", "choose", "settle", "choose", "claim"]
 
 
+class CountedPlugin(EchoPlugin):
+    """Counts how often its service was asked before it answered."""
+
+    program = f"import time; time.sleep(0.3)\n{ECHO}"
+    asked: ClassVar[int]
+
+    def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
+        type(self).asked += 1
+        super().probe(endpoint, timeout)
+
+
+@pytest.mark.parametrize("probes_port", [False, True])
+def test_where_the_port_tells_it_is_asked_once(probes_port: bool) -> None:
+    """Who asks a process at its port puts one question, when it listens there; others keep asking.
+
+    A service may be reached in another way than by its port, which then tells nothing.
+    """
+
+    class Asking(CountedPlugin):
+        asked = 0
+
+    Asking.probes_port = probes_port
+    plugin = Asking()
+    plugin.stop(plugin.start())
+    assert (Asking.asked == 1) is probes_port
+
+
 def test_importing_what_asks_does_not_count_to_the_bound() -> None:
     """A process that asks for the first time, and imports a library for it, sees the truth."""
 

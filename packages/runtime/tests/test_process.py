@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -95,6 +96,38 @@ def test_whether_a_port_is_listened_at() -> None:
         sock.listen()
         assert listens(port)
     assert not listens(port)
+
+
+def test_meeting_oneself_is_not_being_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to a port nobody has can be given that port by the system: that is nobody, and
+    the port is free for a server at once."""
+    port = free_port()
+
+    class Bound(socket.socket):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bind(("127.0.0.1", port))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", Bound)
+        assert not listens(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert listens(port)
+
+
+def test_knocking_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no socket is to be had, nothing is known to listen, and the next try may tell."""
+
+    class Exhausted(socket.socket):
+        def __init__(self) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", Exhausted)
+            assert not listens(port)
+        assert listens(port)
 
 
 def test_a_free_port() -> None:

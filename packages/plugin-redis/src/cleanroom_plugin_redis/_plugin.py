@@ -50,6 +50,7 @@ class RedisPlugin(BasePlugin):
     default_image: ClassVar[str | None] = "redis:8-alpine"
     official_image: str | None = "redis"
     database_system: ClassVar[str | None] = "redis"
+    probes_port: ClassVar[bool] = True
     url_schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "valkey", "valkeys")
     CONFIG_KEYS: ClassVar[tuple[str, ...]] = ("password", "settings", "users", "modules")
 

@@ -63,6 +63,10 @@ class BasePlugin(ABC):
     """Whether it always runs in a container, whatever `CLEANROOM_BACKEND` says."""
     refuses_root: ClassVar[bool] = False
     """Whether the server program will not run as root."""
+    probes_port: ClassVar[bool] = False
+    """Whether `probe` asks the service at its port, and a connection that only opens and closes is
+    nothing to it. As a process it is then asked for the first time when it accepts connections
+    there, which is noticed at once."""
     url_schemes: ClassVar[tuple[str, ...]] = ()
     """Schemes of the URLs that `attach` takes, the usual one first; any, where there are none."""
     database_system: ClassVar[str | None] = None

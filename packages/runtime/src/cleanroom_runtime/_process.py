@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ HOST = "127.0.0.1"
 
 _PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use", re.IGNORECASE)
 _KNOCK_TIMEOUT = 0.2
+_RESET = struct.pack("ii", 1, 0)
 MEMORY_WANTED = 512 * 1024 * 1024
 """Bytes that must be free in memory for the data of a service to lie there."""
 
@@ -180,12 +182,15 @@ def free_port() -> int:
 
 def listens(port: int) -> bool:
     """Whether something accepts connections at this port of 127.0.0.1."""
-    with socket.socket() as knocking:
+    with contextlib.suppress(OSError), socket.socket() as knocking:
         knocking.settimeout(_KNOCK_TIMEOUT)
-        if knocking.connect_ex((HOST, port)) != 0:
-            return False
-        # Where the system gave us that same port, we have met ourselves.
-        return bool(knocking.getsockname() != knocking.getpeername())
+        knocking.connect((HOST, port))
+        if knocking.getsockname() != (HOST, port):
+            return True
+        # The system gave us that same port, and we have met ourselves. Closed in the usual way,
+        # that would keep the port from the server for a minute.
+        knocking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    return False
 
 
 def exit_code(run: Run, service_id: str) -> int | None:

@@ -11,8 +11,8 @@ from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
-_FIRST_WATCH = 0.008
-_BETWEEN_KNOCKS = 0.0015
+_FIRST_KNOCK_PAUSE = 0.0015
+_PART_OF_THE_WAIT = 0.02
 BROKEN = (NameError, ImportError, NotImplementedError)
 """What is raised by a question that is itself wrong."""
 _LONGEST_QUESTION = 5.0
@@ -32,22 +32,20 @@ def wait_ready(
         check_alive: Raises when the service has ended, with which waiting ends at once.
         deadline: When to give up, on the monotonic clock.
         timeout: The seconds that were allowed, for the message.
-        listens: Whether the service listens where it is expected to, which costs less to find out
-            than a question. While it does not, only few are put; when it begins to, one is put at
-            once. Not given where that tells nothing.
+        listens: Whether the service listens where it is asked, which costs less to find out than
+            a question. While it does not, none is put, but for one when time is up, which says
+            what is wrong; when it begins to, one is put at once. Not given where that tells
+            nothing.
 
     Raises:
         StartTimeoutError: Time is up; says what went wrong last.
         NameError, ImportError, NotImplementedError: What asks is broken.
     """
+    if listens is not None:
+        _wait_for_port(listens, check_alive, deadline)
     pause = FIRST_PAUSE
-    watch = _FIRST_WATCH
     telling: Exception | None = None
     while True:
-        if listens is not None:
-            if _begins(listens, min(time.monotonic() + watch, deadline)):
-                listens = None
-            watch = min(watch * 2, LONGEST_PAUSE)
         began = time.monotonic()
         allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
         try:
@@ -66,21 +64,27 @@ def wait_ready(
                     f"not ready after {timeout:g} s; the last error was {what}",
                     hint=f"{hint}if it only needs more time, raise start_timeout",
                 ) from telling
-            if listens is None:
-                time.sleep(min(pause, left))
-                pause = min(pause * 1.5, LONGEST_PAUSE)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
         else:
             return
 
 
-def _begins(listens: Callable[[], bool], until: float) -> bool:
-    """Wait until the service listens, no longer than until then; return whether it does."""
+def _wait_for_port(
+    listens: Callable[[], bool], check_alive: Callable[[], None], deadline: float
+) -> None:
+    """Knock until the service listens or time is up, the more rarely the longer it takes."""
+    began = time.monotonic()
+    look_at = began + LONGEST_PAUSE
     while not listens():
-        left = until - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(_BETWEEN_KNOCKS, left))
-    return True
+        now = time.monotonic()
+        if now >= deadline:
+            return
+        if now >= look_at:
+            check_alive()
+            look_at = now + LONGEST_PAUSE
+        pause = max(_FIRST_KNOCK_PAUSE, (now - began) * _PART_OF_THE_WAIT)
+        time.sleep(min(pause, LONGEST_PAUSE, deadline - now))
 
 
 def _in_words(exc: Exception) -> tuple[str, str]:

@@ -201,7 +201,7 @@ class _Start:
 
     def _knock(self) -> Callable[[], bool] | None:
         """What knocks at the port; not at a container's, where the engine opens to everybody."""
-        if self._choice.backend != "process":
+        if self._choice.backend != "process" or not self._plugin.probes_port:
             return None
         return partial(_process.listens, int(self._metadata["port"]))
 
