@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cleanroom_runtime._warden import _pack
+from cleanroom_runtime._warden import _children, _pack
+from cleanroom_runtime._warden._children import Child
+from cleanroom_runtime._warden._journal import Journal
 
 UNPACK = """
 import sys
@@ -18,6 +22,18 @@ try:
     unpack(sys.argv[1], sys.argv[2], with_a_fork=sys.argv[3] == "fork")
 except OSError as exc:
     print(exc.strerror)
+"""
+
+
+PREPARE = """
+import os, sys
+from cleanroom_runtime._warden._prepare import prepare
+
+forks = []
+sys.addaudithook(lambda event, _: forks.append(event) if event == "os.fork" else None)
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+prepare([sys.argv[1], sys.argv[2]], [], [], int(sys.argv[3]))
+print(len(os.sched_getaffinity(0)), len(forks))
 """
 
 
@@ -71,3 +87,32 @@ def test_a_file_that_cannot_be_made(packed: Path, how: str, half: int) -> None:
     assert names[half] in rest
     packed.write_bytes(listing + b"\n" + rest.replace(names[half], other[half], 1))
     assert unpack(packed, packed.with_name("target"), how) == "File exists"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_processor_is_left_to_each_of_the_others(packed: Path, others: int) -> None:
+    """A second process helps where it has a processor that no other start needs."""
+    command = [sys.executable, "-c", PREPARE, str(packed), str(packed.with_name("to")), str(others)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    processors, forks = map(int, result.stdout.split())
+    assert forks == (processors >= 2 + others)
+
+
+def test_who_is_being_started_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was started just now counts; one that runs for longer, or has ended, does not."""
+    found: list[int] = []
+    now = time.time()
+    since = {"old": now - 60, "ended": now + 60, "new": now + 60, "last": now}
+
+    def spawn(request: dict[str, Any], _: Journal, others: int) -> Child:
+        found.append(others)
+        child = Child(0, request, since[request["id"]])
+        child.exit_code = 0 if request["id"] == "ended" else None
+        return child
+
+    monkeypatch.setattr(_children, "_spawn", spawn)
+    children = _children.Children(Journal(str(tmp_path / "journal")))
+    for name in since:
+        request = {"id": name, "directories": [], "stop_signal": "SIGTERM", "stop_timeout": 1}
+        children.spawn(request)
+    assert found == [0, 0, 0, 1]

@@ -11,7 +11,7 @@ from cleanroom._secrets import scrub
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
-_FIRST_KNOCK_PAUSE = 0.0015
+_FIRST_KNOCK_PAUSE = 0.002
 _PART_OF_THE_WAIT = 0.02
 BROKEN = (NameError, ImportError, NotImplementedError)
 """What is raised by a question that is itself wrong."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _TO_BE_HEARD = (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 """Signals that a new process does not ignore, though the warden does, or whoever started it."""
 
+_A_START = 0.1
+"""Seconds that the start of a server is taken to need a processor."""
+
 LAST_PATIENCE = 3.0
 """Seconds that a process has to end by itself when the run ends, if it has not fewer."""
 
@@ -34,6 +37,7 @@ class Child:
         directories: To be removed once it is stopped.
         exit_code: Of one that has ended; minus the number of the signal that ended it.
         late: Whether it has gone over its time limit.
+        since: When it was started, in seconds since the epoch.
     """
 
     def __init__(self, pid: int, request: dict[str, Any], since: float) -> None:
@@ -49,7 +53,7 @@ class Child:
             self._due = time.monotonic() + float(request["time_limit"])
         self._asked = False
         self._gentle = bool(request.get("gentle"))
-        self._since = since
+        self.since = since
         self._stop_signal = getattr(signal, request["stop_signal"])
         self._stop_timeout = float(request["stop_timeout"])
         self._below: dict[int, str] = {}
@@ -103,7 +107,7 @@ class Child:
             for pid, identity in {**left, **self._left()}.items():
                 if _processes.identity(pid) == identity:
                     _processes.kill_tree(pid)
-            _processes.remove_shared_memory(self.pid, self._since)
+            _processes.remove_shared_memory(self.pid, self.since)
         return not self.running
 
     def _others_are_leaving(self) -> bool:
@@ -155,12 +159,17 @@ class Children:
         """
         try:
             _make_directories(request, self._journal)
-            child = _spawn(request, self._journal)
+            child = _spawn(request, self._journal, self._starting())
         except OSError:
             remove_directories(request["directories"])
             raise
         self._children[child.id] = child
         return child
+
+    def _starting(self) -> int:
+        """How many were started just now, and have likely something to do yet."""
+        recently = time.time() - _A_START
+        return sum(child.running and child.since > recently for child in self._children.values())
 
     def look_after(self) -> None:
         """Notice who has ended, tell who waits for it, and kill who is late."""
@@ -211,7 +220,7 @@ def _make_directories(request: dict[str, Any], journal: Journal) -> None:
             file.write(content)
 
 
-def _spawn(request: dict[str, Any], journal: Journal) -> Child:
+def _spawn(request: dict[str, Any], journal: Journal, others: int) -> Child:
     """Fork, and let the child become the program once it stands in the journal."""
     open_fds: list[int] = []
     since = time.time()
@@ -227,7 +236,7 @@ def _spawn(request: dict[str, Any], journal: Journal) -> Child:
         pid = os.fork()
         if pid == 0:
             os.close(go_write)
-            _become(request, source, log, go_read, error_write)
+            _become(request, source, log, go_read, error_write, others)
         _close(open_fds, error_write)
         try:
             _processes.adopt_orphans()
@@ -253,7 +262,9 @@ def _close(open_fds: list[int], fd: int) -> None:
     os.close(fd)
 
 
-def _become(request: dict[str, Any], source: int, log: int, go: int, error: int) -> None:
+def _become(
+    request: dict[str, Any], source: int, log: int, go: int, error: int, others: int
+) -> None:
     """In the forked child: become the program, or report why not and exit."""
     try:
         os.setsid()
@@ -269,7 +280,7 @@ def _become(request: dict[str, Any], source: int, log: int, go: int, error: int)
             from ._prepare import prepare  # in this process alone: the warden has others to serve
 
             os.dup2(2, error, inheritable=False)  # nobody waits: what goes wrong is for the log
-            prepare(copy, owner, request["directories"])
+            prepare(copy, owner, request["directories"], others)
         os.chdir(request["cwd"])
         environment = {**request["env"], _processes.MARK: request["id"]}
         os.execvpe(request["argv"][0], request["argv"], environment)  # noqa: S606

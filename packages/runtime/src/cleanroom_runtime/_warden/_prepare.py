@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def prepare(copy: Sequence[str], owner: Sequence[int], directories: Sequence[str]) -> None:
+def prepare(
+    copy: Sequence[str], owner: Sequence[int], directories: Sequence[str], others: int
+) -> None:
     """Bring a prepared directory there, and hand the service's directories over.
 
     What goes wrong is written to the standard error stream, and ends this process.
@@ -21,11 +23,13 @@ def prepare(copy: Sequence[str], owner: Sequence[int], directories: Sequence[str
         copy: The prepared directory, packed or not, and where to; or nothing.
         owner: Uid and gid of who is to own the directories; or nothing.
         directories: Those of the service.
+        others: How many processes are starting at the same time, for each of which a processor is
+            left.
     """
     try:
         if copy:
             source, target = copy
-            _bring(source, target)
+            _bring(source, target, others)
         if owner:
             uid, gid = owner
             for directory in directories:
@@ -35,13 +39,13 @@ def prepare(copy: Sequence[str], owner: Sequence[int], directories: Sequence[str
         os._exit(1)
 
 
-def _bring(source: str, target: str) -> None:
+def _bring(source: str, target: str, others: int) -> None:
     if os.path.isdir(source):
         import shutil
 
         shutil.copytree(source, target, symlinks=True)
     else:
-        unpack(source, target, with_a_fork=_has_processors(2))
+        unpack(source, target, with_a_fork=_has_processors(2 + others))
 
 
 def _has_processors(number: int) -> bool:
