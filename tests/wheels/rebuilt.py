@@ -22,6 +22,8 @@ def rebuild(dist: Path, folder: Path) -> None:
         }
         assert not differing, f"{name}: its sdist builds other files: {sorted(differing)}"
         assert any(path.endswith("/py.typed") for path in before), f"{name}: no py.typed"
+        for_any = wheel.name.endswith("-py3-none-any.whl")
+        assert for_any != name.endswith("-server"), f"{wheel.name} is for the wrong platforms"
         assert not any("tests" in Path(path).parts[:2] for path in before), f"{name}: has tests"
 
 

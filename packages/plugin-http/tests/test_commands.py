@@ -352,6 +352,7 @@ def test_a_service_somebody_else_runs(running: ServiceHandle) -> None:
     assert told(running)["method"] == "GET"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is nobody's address")
 def test_a_service_at_another_address() -> None:
     """Where somebody else's service is, is not where a process of ours would listen: it is asked
     at once, there."""

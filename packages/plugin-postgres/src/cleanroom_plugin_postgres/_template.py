@@ -46,7 +46,7 @@ def template(
         service: As for `postgres_fixtures`. The fixture has to be named for the service and
             `_template`: `reporting_template` for `"reporting"`.
 
-    Migrations run once per run, whatever the number of workers. What they made for a server that
+    One migration serves all workers of a run. What it made for a server that
     runs as a process is kept for later runs, until the server, its settings or the inputs change;
     of a function only where `inputs` were given, and it is bound to nothing but plain values. Such
     a function runs when the server starts, and once more where tests use the template if it fails.
