@@ -86,7 +86,11 @@ def test_clear_one_kind(cli: Cli, root: Path) -> None:
 
 
 def test_clear_everything(cli: Cli, root: Path) -> None:
-    """All is removed; doing so again is fine."""
+    """All is removed, notes of earlier runs as well; doing so again is fine."""
+    (root / "ahead").mkdir()
+    (root / "ahead" / "note.json").touch()
+    assert cli("cache", "clear", "postgres").code == 0
+    assert (root / "ahead" / "note.json").exists()
     assert cli("cache", "clear").code == 0
     assert list(root.glob("*/*")) == []
     assert cli("cache", "clear").out == "Removed 0 prepared directories, 0 B.\n"

@@ -223,7 +223,10 @@ def test_nothing_happens_when_no_test_asks(
 
 
 def test_what_is_imported_when_no_test_asks(suite: Suite) -> None:
-    """A run whose tests want no service imports of ours only what finds and makes the fixtures."""
+    """A run whose tests want no service imports of ours only what finds and makes the fixtures.
+
+    And what looks for a note of an earlier run, which had services.
+    """
     suite.install_box()
     suite.pytester.makeconftest(
         """
@@ -240,9 +243,10 @@ def test_what_is_imported_when_no_test_asks(suite: Suite) -> None:
     plugins = {name for name in names if name.startswith("cleanroom_plugin_")}
     assert names - plugins == {
         "cleanroom", "cleanroom._errors", "cleanroom._secrets", "cleanroom.discovery",
-        "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._making",
-        "cleanroom_runtime._sessions", "cleanroom_runtime.fixtures",
-        "cleanroom_runtime.pytest_plugin", "box_fixtures", "box_hooks",
+        "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._folders",
+        "cleanroom_runtime._making", "cleanroom_runtime._notes", "cleanroom_runtime._sessions",
+        "cleanroom_runtime.fixtures", "cleanroom_runtime.pytest_plugin", "box_fixtures",
+        "box_hooks",
     }  # fmt: skip
     modules = {name.partition(".")[2] for name in plugins}
     assert modules <= {"", "_hooks", "fixtures", "_fixtures"}

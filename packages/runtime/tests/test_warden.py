@@ -379,8 +379,7 @@ def test_death_of_the_owner(client: Callable[..., Client]) -> None:
     owner = client(
         Run(RunAddress(address.run_id, address.root, 0)),
         """
-        import dataclasses
-        run = Run(dataclasses.replace(run.address, owner=os.getpid()))
+        run = Run(run.address._replace(owner=os.getpid()))
         run.request("register")
         say("begun")
         pause()
@@ -397,8 +396,7 @@ def test_death_of_the_owner(client: Callable[..., Client]) -> None:
 
 
 OWNER_WITH_CHILD = """
-    import dataclasses
-    run = Run(dataclasses.replace(run.address, owner=os.getpid()))
+    run = Run(run.address._replace(owner=os.getpid()))
     run.request("register")
     if os.fork() == 0:
         say("child", os.getpid())
@@ -431,8 +429,7 @@ def test_workers_have_time_after_the_owner(client: Callable[..., Client]) -> Non
     address = RunAddress.new()
     owner = client(
         Run(RunAddress(address.run_id, address.root, 0)),
-        "import dataclasses\n"
-        "run = Run(dataclasses.replace(run.address, owner=os.getpid()))\n"
+        "run = Run(run.address._replace(owner=os.getpid()))\n"
         "run.request('register'); say('begun'); pause()",
     )
     owner.said("begun")
@@ -558,10 +555,9 @@ def test_a_lease_outlives_a_closed_connection(run: Run, client: Callable[..., Cl
 def test_without_pidfd(client: Callable[..., Client], tmp_path: Path) -> None:
     """Where the system cannot watch processes, the end of the owner is found out by asking."""
     script = """
-        import dataclasses
         from cleanroom_runtime import _line
         _line._WARDEN = "import os; del os.pidfd_open; " + _line._WARDEN
-        run = Run(dataclasses.replace(run.address, owner=os.getpid()))
+        run = Run(run.address._replace(owner=os.getpid()))
         run.request("lease", pool="p", size=1)
         say("begun")
         pause()

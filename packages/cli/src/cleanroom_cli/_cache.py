@@ -28,7 +28,8 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def show(as_json: bool) -> None:
     """Show where the cache is, what is in it, how large that is, and when it was used last."""
-    from cleanroom_runtime._cache import cache_root, cached_directories
+    from cleanroom_runtime._cache import cached_directories
+    from cleanroom_runtime._folders import cache_root
     from cleanroom_runtime._prune import last_use
 
     root, found = cache_root(), cached_directories()
@@ -86,12 +87,15 @@ def _in_days(seconds: float) -> str:
 def clear(kinds: tuple[str, ...]) -> int:
     """Remove what is in the cache, or only what is of a KIND, such as `postgres`.
 
-    A service that is being started at this moment may fail for it: clear while no tests run.
+    With no KIND, it is also forgotten what earlier runs had launched. A service that is being
+    started at this moment may fail for it: clear while no tests run.
     """
     from cleanroom import ConfigurationError
     from cleanroom._errors import nearest
     from cleanroom_cli._output import in_bytes, plural
-    from cleanroom_runtime._cache import cache_root, cached_directories
+    from cleanroom_runtime._cache import cached_directories
+    from cleanroom_runtime._folders import cache_root
+    from cleanroom_runtime._notes import forget_all
     from cleanroom_runtime._prune import prune
 
     found = cached_directories()
@@ -109,7 +113,10 @@ def clear(kinds: tuple[str, ...]) -> int:
         except OSError as exc:
             failed += 1
             click.echo(f"{each.folder} could not be removed: {exc.strerror or exc}", err=True)
-    useless = prune(root, unused_for=0) if root and not kinds else []  # what no run can use
+    useless: list[Path] = []
+    if root and not kinds:
+        useless = prune(root, unused_for=0)  # what no run can use
+        forget_all(root)
     freed = in_bytes(before - _bytes_in(root))
     gone = len(doomed) - failed + len(useless)
     count = plural(gone, "prepared directory", "prepared directories")

@@ -122,6 +122,7 @@ def process_spec(
         files=files,
         copy=(prepared, data),
         stop_signal="SIGQUIT",
+        ahead=True,
         setup=lambda endpoint, timeout: _set_password(cluster, endpoint, timeout),
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cleanroom_plugin_postgres._databases import literal
 
@@ -39,8 +38,7 @@ WHERE pg_relation_filenode(c.oid) IS NOT NULL AND NOT c.relisshared
 _LARGE_OBJECTS = ("pg_catalog.pg_largeobject", "pg_catalog.pg_largeobject_metadata")
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(NamedTuple):
     """A relation with storage of its own.
 
     Attributes:
@@ -59,16 +57,14 @@ class Relation:
     is_copyable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(NamedTuple):
     """Where a sequence stands in the template."""
 
     value: int
     is_called: bool
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """A template's relations by file node, which its clones share, and its sequences by name.
 
     Attributes:

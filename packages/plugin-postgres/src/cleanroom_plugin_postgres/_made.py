@@ -9,8 +9,7 @@ without making a new row are a few columns of `pg_class`, which are compared.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_plugin_postgres._databases import run_all
 
@@ -45,8 +44,7 @@ _KINDS = {
 """How relations are dropped, in this order. Of others there is nothing to drop by itself."""
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(NamedTuple):
     """What a template's catalogues have.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cleanroom import ServiceHandle
 from cleanroom_plugin_postgres import _databases, _origin
@@ -87,7 +87,7 @@ class Pool:
                 shared = reader.shared_since(slot.baseline.at)
                 if shared is None:
                     return []
-                slot.baseline = replace(slot.baseline, is_past=True)
+                slot.baseline = slot.baseline._replace(is_past=True)
                 return differences(slot.shared, shared)
             except psycopg.Error:
                 return []  # the server, or our connection to it, is gone

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from cleanroom_plugin_postgres._databases import literal, run_all
 from cleanroom_plugin_postgres._wal import FIRST_VERSION
@@ -79,8 +78,7 @@ Shared = Mapping[str, str]
 """What all databases of a server share, by name, and how it is."""
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Who is at work in a database.
 
     Attributes:
@@ -92,8 +90,7 @@ class Work:
     busy: Sequence[int]
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """A database as of now.
 
     Attributes:
@@ -109,8 +106,7 @@ class State:
     work: Work
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """How far the server's log has got, and the file that `ALTER SYSTEM` writes.
 
     While it is the same, nothing is written to any database, or to what they share.

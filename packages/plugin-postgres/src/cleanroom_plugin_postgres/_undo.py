@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_plugin_postgres._content import Content, read_content
 from cleanroom_plugin_postgres._origin import NotUndoableError, Origin, TemplateChangedError
@@ -42,8 +41,7 @@ _LAST_PATIENCE = 10.0
 _ROUNDS = 5
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """A clean state of one database.
 
     Attributes:
@@ -177,14 +175,14 @@ class Undo:
         own = set[str]()
         now, start, written = baseline, baseline.position, baseline.unmeasured
         for attempt in range(_ROUNDS):
-            now, scan = self._look(database, replace(now, position=start), session, own)
+            now, scan = self._look(database, now._replace(position=start), session, own)
             written += scan.length
             if self._content is None:
                 self._content = content = self._origin.content() if scan.writes else content
             if content.problem:
                 raise NotUndoableError(content.problem)
             if not scan.writes:
-                return replace(now, unmeasured=self._measure(now.oid, written, content))
+                return now._replace(unmeasured=self._measure(now.oid, written, content))
             # What this has put back itself cannot be told by its age from what was added since.
             since = baseline.next_transaction if attempt == 0 else None
             own.add(
@@ -236,8 +234,7 @@ class Undo:
                 work = _check_belongings(baseline, read_state(answers)).work
                 shared = read_shared(answers)
             if not work.busy:
-                now = replace(
-                    baseline,
+                now = baseline._replace(
                     next_transaction=work.next_transaction,
                     position=scan.end,
                     shared=shared,

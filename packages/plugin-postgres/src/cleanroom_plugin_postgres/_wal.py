@@ -8,8 +8,7 @@ are unlogged tables, so a database that has any is not asked about.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_plugin_postgres._databases import literal, run_all
 
@@ -83,8 +82,7 @@ class TooLongError(Exception):
     """More was written to the log than is worth reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What was written to a database, rolled-back transactions left out.
 
     Attributes:

@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cleanroom import ProcessError
 from cleanroom_runtime._specs import LocalServer
@@ -34,8 +33,7 @@ os.execve(program, argv, {**os.environ, "HOME": "/"})
 """
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     """As whom a program runs.
 
     Attributes:

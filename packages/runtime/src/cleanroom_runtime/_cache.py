@@ -11,19 +11,18 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from cleanroom_runtime._folders import cache_root
 from cleanroom_runtime._process import copies_folder
 from cleanroom_runtime._prune import CHECKED, note_use, prune
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
 from cleanroom_runtime._warden._pack import is_sound, is_whole, pack
 
-CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
 FRESH_VARIABLE = "CLEANROOM_FRESH"
 _CONTENT = "content.pack"
 _STAGING = "new-"
@@ -34,23 +33,6 @@ _made: set[Path] = set()
 
 class BusyError(Exception):
     """What was asked for is being made by somebody else, and was not waited for."""
-
-
-def cache_root() -> Path | None:
-    """Return the folder of the caches: `CLEANROOM_CACHE_DIR`, else where the system has its own.
-
-    `None` where this user has no home to look in.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).absolute()
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "cleanroom"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cleanroom"
 
 
 def fingerprint(facts: Mapping[str, str]) -> str:
@@ -114,8 +96,7 @@ def _is_fresh_wanted() -> bool:
     return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 
 
-@dataclass(frozen=True)
-class CachedDirectory:
+class CachedDirectory(NamedTuple):
     """A directory in the cache.
 
     Attributes:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cleanroom import ConfigurationError
 
+CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
+
 SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a unix socket: 107 on Linux and 103 on macOS, less the final zero."""
 
@@ -56,6 +58,23 @@ def _temporary_folder() -> str:
         return tempfile.gettempdir()
     except FileNotFoundError:  # none is writable
         return _SHARED_FOLDERS[0]
+
+
+def cache_root() -> Path | None:
+    """Return the folder of the caches: `CLEANROOM_CACHE_DIR`, else where the system has its own.
+
+    `None` where this user has no home to look in.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "cleanroom"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cleanroom"
 
 
 def check_private(folder: Path) -> None:

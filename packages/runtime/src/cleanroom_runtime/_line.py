@@ -31,9 +31,9 @@ class Line:
         self._sock = sock
         self._starter = starter
         self._file = sock.makefile("rb")
-        self._greeted = False
+        self._owed = 0
         try:
-            self.send({"op": "hello", "pid": os.getpid()})
+            self.tell({"op": "hello", "pid": os.getpid()})
         except ConnectionError:
             if starter is None:
                 raise
@@ -62,15 +62,24 @@ class Line:
         """
         self._sock.sendall((json.dumps(message) + "\n").encode())
 
+    def tell(self, message: Reply) -> None:
+        """Send a request whose reply nobody wants, so that another may follow it.
+
+        Raises:
+            OSError: The warden is gone.
+        """
+        self.send(message)
+        self._owed += 1
+
     def receive(self) -> Reply:
         """Wait for the reply to the last request.
 
         Raises:
             OSError: The warden is gone.
         """
-        if not self._greeted:
+        while self._owed:
             self._read()
-            self._greeted = True
+            self._owed -= 1
             self._forget_starter()
         return self._read()
 

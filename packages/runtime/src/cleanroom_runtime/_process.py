@@ -9,8 +9,8 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cleanroom import InternalError, ProcessError
 from cleanroom_runtime._account import Account, account_for, readable_executable
@@ -20,15 +20,14 @@ from cleanroom_runtime._specs import Endpoint, LocalServer, ProcessSpec, Workspa
 
 HOST = "127.0.0.1"
 
-_PORT_TAKEN = re.compile(r"address already in use|could not bind|port is in use", re.IGNORECASE)
+_PORT_TAKEN = "address already in use|could not bind|port is in use"
 _KNOCK_TIMEOUT = 0.2
 _RESET = struct.pack("ii", 1, 0)
 MEMORY_WANTED = 512 * 1024 * 1024
 """Bytes that must be free in memory for the data of a service to lie there."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where and as whom one server process will run."""
 
     server: LocalServer
@@ -70,14 +69,30 @@ def copies_folder(workspace: Workspace) -> Path:
 
 
 def _workspace(run: Run, service_id: str, account: Account) -> Workspace:
-    memory = memory_folder(MEMORY_WANTED)
-    flat = f"cleanroom-{os.getuid()}-{service_id}"
+    directory = None
     if account.kind == "other":  # which cannot pass through the run's own directory
-        directory = run_root(suits=account.reaches).parent / flat
-    else:
-        directory = run.address.directory / service_id.partition("-")[2]
-    data = memory / f"{flat}-data" if memory else Path(f"{directory}-data")
-    return Workspace(directory, data, free_port(), account.prefix, (account.uid, account.gid))
+        directory = run_root(suits=account.reaches).parent / _flat_name(service_id)
+    directory, data, port = whereabouts(run, service_id, directory)
+    return Workspace(directory, data, port, account.prefix, (account.uid, account.gid))
+
+
+def whereabouts(run: Run, service_id: str, directory: Path | None = None) -> tuple[Path, Path, int]:
+    """Choose directory, folder for data and port of a process. Makes nothing.
+
+    Args:
+        run: The run.
+        service_id: The service's id.
+        directory: Where it is to be, if not in the run's own.
+    """
+    directory = directory or run.address.directory / service_id.partition("-")[2]
+    memory = memory_folder(MEMORY_WANTED)
+    beside = Path(f"{directory}-data")
+    data = memory / f"{_flat_name(service_id)}-data" if memory else beside
+    return directory, data, free_port()
+
+
+def _flat_name(service_id: str) -> str:
+    return f"cleanroom-{os.getuid()}-{service_id}"
 
 
 def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callable[[], str]:
@@ -89,16 +104,9 @@ def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callab
     answer = run.begin(
         "spawn",
         id=service_id,
-        argv=place.account.command(spec.argv),
-        copy=[str(path) for path in spec.copy or ()],
-        owner=[place.account.uid, place.account.gid] if place.account.kind == "other" else [],
+        **description(place, spec),
         env={**os.environ, **spec.env},
-        cwd=str(spec.cwd or place.workspace.directory),
-        log=str(place.log),
-        directories=[str(place.workspace.directory), str(place.workspace.data)],
         files={str(path): content for path, content in spec.files.items()},
-        stop_signal=spec.stop_signal,
-        stop_timeout=spec.stop_timeout,
     )
 
     def confirm() -> str:
@@ -111,6 +119,20 @@ def launch(run: Run, service_id: str, place: Place, spec: ProcessSpec) -> Callab
             ) from exc
 
     return confirm
+
+
+def description(place: Place, spec: ProcessSpec) -> dict[str, Any]:
+    """Describe a server process to the warden, but for its id, environment and files."""
+    return {
+        "argv": place.account.command(spec.argv),
+        "copy": [str(path) for path in spec.copy or ()],
+        "owner": [place.account.uid, place.account.gid] if place.account.kind == "other" else [],
+        "cwd": str(spec.cwd or place.workspace.directory),
+        "log": str(place.log),
+        "directories": [str(place.workspace.directory), str(place.workspace.data)],
+        "stop_signal": spec.stop_signal,
+        "stop_timeout": spec.stop_timeout,
+    }
 
 
 def run_program(
@@ -201,7 +223,7 @@ def exit_code(run: Run, service_id: str) -> int | None:
 
 def port_was_taken(log_tail: str) -> bool:
     """Whether a server gave up because another one had taken its port."""
-    return _PORT_TAKEN.search(log_tail) is not None
+    return re.search(_PORT_TAKEN, log_tail, re.IGNORECASE) is not None
 
 
 def log_tail(path: Path, lines: int) -> str:

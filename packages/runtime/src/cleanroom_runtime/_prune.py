@@ -9,8 +9,8 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cleanroom_runtime._warden._pack import is_whole
 
@@ -29,8 +29,7 @@ _ENTRY = re.compile(r"[0-9a-f]{24}")
 _OURS = re.compile(r"lock|checked|facts\.json|content(\.pack)?|new-[0-9a-f]+")
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     folder: Path
     used: float
     size: int

@@ -11,9 +11,8 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cleanroom import CleanroomError, InternalError, ServiceError
 from cleanroom_runtime import _sessions
@@ -24,8 +23,7 @@ _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 """Of the names of services: few of them make many names, as the path of a socket is short."""
 
 
-@dataclass(frozen=True)
-class RunAddress:
+class RunAddress(NamedTuple):
     """What another process needs to take part in a run. Plain data, to be sent there.
 
     Attributes:
@@ -60,10 +58,13 @@ class Run:
     Args:
         address: Where the run is.
         joined: Whether another process began it.
+        note: Where to note how servers are launched, for the next run; see `_ahead`.
     """
 
-    def __init__(self, address: RunAddress, *, joined: bool = False) -> None:
-        self.address, self.joined = address, joined
+    def __init__(
+        self, address: RunAddress, *, joined: bool = False, note: Path | None = None
+    ) -> None:
+        self.address, self.joined, self.note = address, joined, note
         self._names: set[str] = set()
         self._begin()
 
@@ -135,6 +136,19 @@ class Run:
     def wake(self) -> None:
         """Start the warden if need be, and do not wait until it is up. Raises as `request`."""
         line = self._take()
+        with self._lock:
+            self._idle.append(line)
+
+    def tell(self, op: str, **fields: Any) -> None:
+        """Send a request, and never learn what came of it. Raises as `request`."""
+        line = self._take()
+        try:
+            line.tell({"op": op, **fields})
+        except BaseException as exc:
+            line.close()
+            if isinstance(exc, OSError):
+                raise self._gone() from exc
+            raise
         with self._lock:
             self._idle.append(line)
 
@@ -278,11 +292,11 @@ def current_run() -> Run:
         return _current
 
 
-def join_run(address: RunAddress) -> Run:
+def join_run(address: RunAddress, note: Path | None = None) -> Run:
     """Take part in the run another process began, from now on."""
     global _current
     with _current_lock:
-        _current = Run(address, joined=True)
+        _current = Run(address, joined=True, note=note)
         return _current
 
 

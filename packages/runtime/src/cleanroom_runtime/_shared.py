@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
-from cleanroom_runtime import _start
+from cleanroom_runtime import _ahead, _start
 from cleanroom_runtime._plugin import BasePlugin
 from cleanroom_runtime._run import Run, current_run
 
@@ -19,8 +19,7 @@ Isolate = Callable[[ServiceHandle], AbstractContextManager[ServiceHandle]]
 """Leases a clean slice of a service."""
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """A service as the run's report knows it."""
 
     handle: ServiceHandle
@@ -49,7 +48,8 @@ class SharedPlugin:
 
     def _start(self) -> str:
         begun = time.perf_counter()
-        handle = self.plugin.start()
+        with _ahead.shared(self.plugin):
+            handle = self.plugin.start()
         seconds = time.perf_counter() - begun
         return json.dumps({"handle": handle.to_json(), "seconds": seconds})
 

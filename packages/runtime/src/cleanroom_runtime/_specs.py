@@ -78,6 +78,10 @@ class ProcessSpec:
             private channel.
         stop_signal: Ends the server at once, without leaving anything behind.
         stop_timeout: Seconds between that signal and SIGKILL; when the run ends, 3 at most.
+        ahead: Whether the next run may launch it before it is asked for. What it will be depends
+            then on `argv`, `cwd`, `copy` and the environment alone; `files` are written when it is
+            asked for, and speak of no folder or port; and nothing in `argv` is secret, as it is
+            noted in the cache. With `env`, it is launched when it is asked for.
     """
 
     argv: Sequence[str]
@@ -88,6 +92,7 @@ class ProcessSpec:
     setup: Callable[[Endpoint, float], None] | None = None
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 5.0
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cleanroom import (
     StartTimeoutError,
     spans,
 )
-from cleanroom_runtime import _process
+from cleanroom_runtime import _ahead, _process
 from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._lifecycle import log_tail, remove
@@ -29,7 +29,7 @@ from cleanroom_runtime._specs import UNKNOWN_VERSION
 
 if TYPE_CHECKING:
     from cleanroom_runtime._plugin import BasePlugin
-    from cleanroom_runtime._specs import Endpoint
+    from cleanroom_runtime._specs import Endpoint, ProcessSpec
 
 _LOG_LINES = 40
 _PORT_ATTEMPTS = 5
@@ -103,6 +103,8 @@ class _Start:
             "external": self._attach,
         }
         try:
+            if self._choice.backend != "process":
+                _ahead.note_started(self._run, self._plugin)
             ways[self._choice.backend]()
             self._metadata |= self._plugin.prepare(self._handle())
         except CleanroomError:
@@ -137,18 +139,29 @@ class _Start:
             spec = self._plugin.process(place.server, place.workspace)
         with spans.launch_span(), spans.process_start_span(str(server.executable)) as span:
             self._metadata["version"] = server.version
-            self._note(place.endpoint)
-            confirm = _process.launch(self._run, self._id, place, spec)
-            try:
+            launched = _ahead.take(self._run, self._plugin, place, spec)
+            if launched is None:
+                self._note(place.endpoint)
+                self._launch(place, spec)
+            else:
+                self._id, place = launched.id, launched.place
+                self._metadata["pid"] = launched.pid
+                self._note(place.endpoint)
                 self._plugin.warm_up()
-            finally:  # what is under way has to be there before it can be stopped
-                self._metadata["pid"] = confirm()
+                span.set("cleanroom.process.ahead", True)
             span.set("process.pid", int(self._metadata["pid"]))
         if spec.setup is None:
             self._wait(self._probe)
         else:
             setup = spec.setup
             self._wait(lambda timeout: setup(place.endpoint, timeout), self._probe)
+
+    def _launch(self, place: _process.Place, spec: ProcessSpec) -> None:
+        confirm = _process.launch(self._run, self._id, place, spec)
+        try:
+            self._plugin.warm_up()
+        finally:  # what is under way has to be there before it can be stopped
+            self._metadata["pid"] = confirm()
 
     def _launch_container(self) -> None:
         # Not at the top: a process needs none of it.

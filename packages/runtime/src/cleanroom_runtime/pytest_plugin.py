@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from cleanroom_runtime._run import Run
 
 _WORKER_INPUT = "cleanroom_run"
+_WORKER_NOTE = "cleanroom_note"
 _WORKER_OUTPUT = "cleanroom_unshared"
 _WORKER_REPLACED = "cleanroom_replaced"
 _LOG_LINES = 20
 _SERVICES_FIXTURE = "cleanroom_services"
 _IDENTITY: pytest.StashKey[tuple[str, int]] = pytest.StashKey()
 _JOIN: pytest.StashKey[Callable[[], None]] = pytest.StashKey()
+_NOTE: pytest.StashKey[Path | None] = pytest.StashKey()
+_AHEAD: pytest.StashKey[bool] = pytest.StashKey()
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
 _ENDING: pytest.StashKey[Callable[[], bool]] = pytest.StashKey()
 _PREVIOUS: pytest.StashKey[Run | None] = pytest.StashKey()
@@ -88,6 +92,7 @@ def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it belongs to."""
     address = _session_run(node.config).address
     node.workerinput[_WORKER_INPUT] = [address.run_id, address.root, address.owner]
+    node.workerinput[_WORKER_NOTE] = str(node.config.stash[_NOTE] or "")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -103,10 +108,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Take part in the run of this session, from the first service on."""
     join: Callable[[], None] = partial(_join, session.config)
     session.config.stash[_IDENTITY] = (f"r{os.urandom(4).hex()}", os.getpid())
+    session.config.stash[_NOTE] = _note(session.config)
     session.config.stash[_JOIN] = join
     _sessions.under_way.append(join)
     if "cleanroom_runtime._run" in sys.modules:
         join()
+
+
+def _note(config: pytest.Config) -> Path | None:
+    """Where the last run of the same tests has left its note."""
+    told = getattr(config, "workerinput", None)
+    if told is not None:
+        return Path(told[_WORKER_NOTE]) if told.get(_WORKER_NOTE) else None
+    from cleanroom_runtime._notes import note_of
+
+    return note_of(config)
 
 
 def _join(config: pytest.Config) -> None:
@@ -119,7 +135,7 @@ def _join(config: pytest.Config) -> None:
     run_id, owner = config.stash[_IDENTITY]  # the same in all children that fork
     address = RunAddress(*told) if told else RunAddress(run_id, str(run_root()), owner)
     config.stash[_PREVIOUS] = joined_run()
-    config.stash[_RUN] = join_run(address)
+    config.stash[_RUN] = join_run(address, config.stash[_NOTE])
     if _PROGRESS not in config.stash:  # else `_run` was imported once more
         config.stash[_PROGRESS] = PullProgress(config)
         config.stash[_PROGRESS].begin()
@@ -139,6 +155,24 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
         lines += expected(config, None)
     return lines
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Launch what the last run has launched, while tests are collected."""
+    config = session.config
+    note = config.stash[_NOTE]
+    if note is None or hasattr(config, "workerinput") or not os.path.exists(note):
+        return  # or it cannot be read, as in somebody else's home
+    if config.option.collectonly or config.option.setupplan or config.option.cleanroom_fresh:
+        return
+    run = _session_run(config)
+    from cleanroom import CleanroomError
+    from cleanroom_runtime._ahead import launch_again
+
+    with suppress(CleanroomError):  # which the first test that asks for a service will meet
+        launch_again(run)
+        config.stash[_AHEAD] = True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -209,10 +243,26 @@ def _uses_services(item: pytest.Item) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the controller what it notes of this worker: fixtures are torn down by now."""
-    output = getattr(session.config, "workeroutput", None)
+    config = session.config
+    output = getattr(config, "workeroutput", None)
     if output is not None:
-        output[_WORKER_OUTPUT] = session.config.stash.get(UNSHARED, [])
-        output[_WORKER_REPLACED] = session.config.stash.get(REPLACED, [])
+        output[_WORKER_OUTPUT] = config.stash.get(UNSHARED, [])
+        output[_WORKER_REPLACED] = config.stash.get(REPLACED, [])
+    elif _AHEAD in config.stash and not (session.shouldstop or session.shouldfail):
+        _forget_unused(config, session.exitstatus)
+
+
+def _forget_unused(config: pytest.Config, status: int) -> None:
+    """Have the next run launch nothing ahead that no test of a whole run has asked for."""
+    from cleanroom import CleanroomError
+    from cleanroom_runtime._ahead import forget_others
+    from cleanroom_runtime._shared import PREFIX
+
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    run = config.stash[_RUN]
+    with suppress(CleanroomError):  # the warden is gone, and with it what it knew
+        forget_others(run, {key.removeprefix(PREFIX) for key in run.outcomes(PREFIX)})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

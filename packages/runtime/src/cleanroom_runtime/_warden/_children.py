@@ -37,6 +37,7 @@ class Child:
         directories: To be removed once it is stopped.
         exit_code: Of one that has ended; minus the number of the signal that ended it.
         late: Whether it has gone over its time limit.
+        abandoned: Whether it was ended because nobody wants it.
         since: When it was started, in seconds since the epoch.
     """
 
@@ -48,6 +49,7 @@ class Child:
         self.stopping: list[Connection] = []
         self.waiting: list[Connection] = []
         self.late = False
+        self.abandoned = False
         self._due: float | None = None
         if request.get("time_limit") is not None:
             self._due = time.monotonic() + float(request["time_limit"])
@@ -159,7 +161,8 @@ class Children:
         """
         try:
             _make_directories(request, self._journal)
-            child = _spawn(request, self._journal, self._starting())
+            others = self._starting() + ("ahead" in request)  # meanwhile, its client collects
+            child = _spawn(request, self._journal, others)
         except OSError:
             remove_directories(request["directories"])
             raise
@@ -177,11 +180,17 @@ class Children:
             if not child.reap():
                 child.press_on()
                 continue
-            if child.stopping:
+            if child.stopping or child.abandoned:
+                child.abandoned = False
                 remove_directories(child.directories)
             for connection in child.stopping + child.waiting:
                 connection.reply(known=True, exit_code=child.exit_code, late=child.late)
             child.stopping, child.waiting = [], []
+
+    def abandon(self, child: Child) -> None:
+        """End a process that nobody wants, and remove its directories."""
+        child.abandoned = True
+        child.ask_to_end()
 
     def due(self) -> list[float]:
         """Return when something is to be done about them, on the monotonic clock."""

@@ -16,7 +16,7 @@ import socket
 import time
 
 from . import _clean, _processes
-from ._children import Children
+from ._children import Child, Children
 from ._claims import Claims, Leases
 from ._clients import Clients, Connection
 from ._journal import Journal
@@ -62,6 +62,7 @@ class Warden:
         self._journal = Journal(journal)
         self._selector = selectors.DefaultSelector()
         self._children = Children(self._journal)
+        self._ahead: dict[str, tuple[Child, Request]] = {}  # by the service it may be for
         self._claims = Claims()
         self._leases = Leases()
         self._registered: dict[str, bool] = {}  # id of a service: whether it runs
@@ -187,8 +188,27 @@ class Warden:
 
         `time_limit`: seconds after which it is asked to end. `gentle`: when it has ended, others of
         its group have time to end as well, because they leave something when they are killed.
+        `ahead`: no service asks for it yet: which one may (`service`), and what tells whether it
+        is as that one wants it (`how`); and `where` it is.
         """
-        connection.reply(pid=self._children.spawn(request).pid)
+        child = self._children.spawn(request)
+        if "ahead" in request:
+            self._ahead[request["ahead"]["service"]] = (child, request["ahead"])
+        connection.reply(pid=child.pid)
+
+    def _on_take(self, connection: Connection, request: Request) -> None:
+        """Give a service the process that was started ahead, if it is as wanted; else end that."""
+        found = self._ahead.pop(request["service"], None)
+        if found is None:
+            connection.reply(taken=False, unwanted=False)
+            return
+        child, ahead = found
+        wanted = ahead["how"] == request["how"]
+        if wanted and not child.reap():
+            connection.reply(taken=True, id=child.id, pid=child.pid, where=ahead["where"])
+        else:
+            connection.reply(taken=False, unwanted=not wanted)
+            self._children.abandon(child)
 
     def _on_register(self, connection: Connection, request: Request) -> None:
         """Note something the client is about to make: a service, an engine, a helper to run."""
