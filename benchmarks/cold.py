@@ -7,7 +7,7 @@ from benchmarks._marks import Mark
 from benchmarks._rounds import sample_rounds
 from benchmarks._session import Session
 from benchmarks._suites import Work
-from benchmarks.postgres_contenders import BARE, CONTAINER, OURS, PROCESS
+from benchmarks.postgres_contenders import BARE, CONTAINER, NOT_AHEAD, OURS, PROCESS
 from benchmarks.postgres_peers import IMAGE_BY_HAND, PY_PGLITE, PYTEST_POSTGRESQL, TESTCONTAINERS
 
 COLD = "Cold: one isolated test, whole pytest process"
@@ -22,6 +22,8 @@ _PEERS = (PYTEST_POSTGRESQL, TESTCONTAINERS, IMAGE_BY_HAND, PY_PGLITE)
 def measure_cold(session: Session) -> None:
     """Time whole pytest processes with one test."""
     ours = [OURS[name] for name in session.options.backends]
+    if PROCESS in ours:
+        ours.append(NOT_AHEAD)
     contenders = [BARE, *ours, *(_PEERS if session.options.peers else ())]
     suites = {contender.name: session.suite(contender, WORK, 1) for contender in contenders}
 

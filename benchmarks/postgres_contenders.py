@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks._contenders import IMAGE, Contender, missing_image
 
 _OURS = """\
@@ -105,6 +107,12 @@ PROCESS = Contender(
     environment="cleanroom",
     conftest=_ours,
     variables={"CLEANROOM_BACKEND": "process"},
+)
+
+NOT_AHEAD = replace(
+    PROCESS,
+    name="cleanroom, process, nothing launched ahead",
+    variables={**PROCESS.variables, "CLEANROOM_AHEAD": "0"},
 )
 
 CONTAINER = Contender(

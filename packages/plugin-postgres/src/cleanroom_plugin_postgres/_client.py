@@ -142,14 +142,19 @@ def connect(
     )
 
 
-def check_answers(metadata: Mapping[str, str], timeout: float) -> None:
+def check_answers(metadata: Mapping[str, str], timeout: float, database: str | None = None) -> None:
     """Ask the server `SELECT 1`, authenticated, over the address that tests use.
+
+    Args:
+        metadata: Of a handle of the server.
+        timeout: Seconds after which to give up.
+        database: The database to ask; the handle's own when not given.
 
     Raises:
         Exception: It did not answer; of psycopg's making.
         ServiceError: It answered something else.
     """
-    with connect(metadata, timeout=timeout) as connection:
+    with connect(metadata, database, timeout=timeout) as connection:
         row = connection.execute("SELECT 1").fetchone()
     if row != (1,):
         raise ServiceError(f"SELECT 1 answered {row!r}")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
+from cleanroom_plugin_postgres._databases import PRISTINE, quote, spare_name
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -153,7 +154,7 @@ def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
-        "layout": "3",
+        "layout": "4",
     }
 
 
@@ -174,7 +175,7 @@ def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
 def _initialise(
     cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
 ) -> None:
-    """Make a data directory with the superuser and the database in it."""
+    """Make a data directory with the superuser, the database, and a clone for the first test."""
     initdb = server.executable.parent / "initdb"
     _run(
         workspace,
@@ -186,14 +187,16 @@ def _initialise(
         ],
         timeout=cluster.timeout,
     )  # fmt: skip
-    if cluster.database_name not in (MAINTENANCE_DATABASE, "template1"):
-        quoted = cluster.database_name.replace('"', '""')
-        _run(
-            workspace,
-            [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
-            f'CREATE DATABASE "{quoted}"\n',
-            timeout=cluster.timeout,
-        )
+    database = cluster.database_name
+    spare = quote(spare_name(database, PRISTINE))
+    _run(
+        workspace,
+        [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
+        f"CREATE DATABASE {quote(database)}\n"
+        f"CREATE DATABASE {spare}\n"
+        f"ALTER DATABASE {spare} WITH ALLOW_CONNECTIONS false\n",
+        timeout=cluster.timeout,
+    )
     slim(cluster, server, workspace, directory)
 
 

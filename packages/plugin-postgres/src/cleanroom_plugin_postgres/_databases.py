@@ -75,6 +75,13 @@ SELECT ARRAY[format('ALTER SUBSCRIPTION %I DISABLE', subname),
 FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
 WHERE d.datname = current_database()
 """
+# The first session in a database leaves a file there, which the server removes when it starts
+# ("System Catalog Initialization" in the sources, `relcache.c`).
+_UNTOUCHED = """
+SELECT FROM pg_database AS template, pg_database AS spare
+WHERE template.datname = {template} AND spare.datname = {spare}
+      AND (pg_stat_file('base/' || template.oid || '/pg_internal.init', true)).size IS NULL
+"""
 _OUR_SETTINGS = (
     "client_encoding = 'UTF8'",
     "standard_conforming_strings = on",
@@ -231,6 +238,57 @@ def own_template(database: str) -> str:
 def template_name(database: str, suffix: str) -> str:
     """Return a name for a further template of a service with this database."""
     return f"{own_template(database)}_{suffix}"
+
+
+def spare_name(database: str, template: str) -> str:
+    """Return the name of the clone of a template that a server starts with, if it has one.
+
+    Args:
+        database: The service's own.
+        template: What it is a clone of.
+    """
+    if template == PRISTINE:
+        return f"{database}_spare_empty"
+    return f"{database}_spare{template.removeprefix(own_template(database))}"
+
+
+def make_spare(connection: Connection, database: str, template: str) -> None:
+    """Make the clone of a template that servers start with. Nobody can connect to it."""
+    name = spare_name(database, template)
+    clone(connection, template, name)
+    run_all(connection, shut_out(name))
+
+
+def take_spare(connection: Connection, database: str, template: str, name: str) -> bool:
+    """Give the clone that a server has started with another name, and open it.
+
+    Args:
+        connection: To the maintenance database.
+        database: The service's own.
+        template: What the clone must be of.
+        name: What to call it.
+
+    Returns:
+        Whether that was possible. It is not, where there is none, where another process was
+        faster, and where somebody was connected to the template since the server has started.
+    """
+    import psycopg
+
+    spare = spare_name(database, template)
+    untouched = _UNTOUCHED.format(template=literal(template), spare=literal(spare))
+    try:
+        if not connection.execute(untouched.encode()).fetchall():
+            return False
+        run_all(
+            connection,
+            [
+                f"ALTER DATABASE {quote(spare)} RENAME TO {quote(name)}",
+                f"ALTER DATABASE {quote(name)} WITH ALLOW_CONNECTIONS true",
+            ],
+        )
+    except psycopg.Error:
+        return False
+    return True
 
 
 def seal_as_template(handle: ServiceHandle) -> str:

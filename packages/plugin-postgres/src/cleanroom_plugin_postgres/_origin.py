@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cleanroom_plugin_postgres import _databases
+from cleanroom_plugin_postgres._baseline import NotUndoableError
 from cleanroom_plugin_postgres._content import Content, Relation, read_content
 from cleanroom_plugin_postgres._made import Schema, read_schema
 
@@ -16,18 +17,6 @@ LARGEST_COPY = 2 * 1024 * 1024
 """Bytes of a table above which a fresh clone is made sooner than its rows are put back."""
 _MOST_KEPT = 64 * 1024 * 1024
 """Bytes of rows that are kept in memory."""
-
-
-class NotUndoableError(Exception):
-    """The database has to be replaced; the message says why."""
-
-
-class SchemaChangedError(NotUndoableError):
-    """So it has, and it is certain that the template is as it was."""
-
-
-class TemplateChangedError(NotUndoableError):
-    """So it has, and what was known of the template does not hold any more."""
 
 
 class Origin:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from cleanroom import ServiceHandle, ValidationError
 from cleanroom_plugin_postgres import _check, _client
+from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE
 from cleanroom_plugin_postgres._cluster import (
     THROW_AWAY_SETTINGS,
     Cluster,
@@ -278,10 +279,17 @@ class PostgresPlugin(BasePlugin):
         """Import psycopg, and what isolates, while the server starts."""
         _client.load_psycopg()
         import_module("cleanroom_plugin_postgres._database")  # and with it `_isolation`
+        import_module("cleanroom_plugin_postgres._undo")
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask `SELECT 1`, authenticated, over the address that tests use."""
-        _client.check_answers(endpoint, timeout)
+        # A process has its database from the start, and to be the first there takes long.
+        is_there = endpoint["backend"] == "process"
+        _client.check_answers(endpoint, timeout, MAINTENANCE_DATABASE if is_there else None)
+
+    def examine(self, handle: ServiceHandle, timeout: float) -> None:
+        """Ask the same of the service's own database."""
+        _client.check_answers(handle.metadata, timeout)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Run init scripts and migration; what they made is the template of isolated databases."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import _databases, _origin
+from cleanroom_plugin_postgres import _baseline, _databases
 from cleanroom_plugin_postgres._aside import copy_content
+from cleanroom_plugin_postgres._baseline import Baseline, Session, mark, take_baseline
 from cleanroom_plugin_postgres._server import Server
 from cleanroom_plugin_postgres._spares import Spares
-from cleanroom_plugin_postgres._state import Shared, differences
-from cleanroom_plugin_postgres._undo import Baseline, Session, mark, take_baseline
-from cleanroom_plugin_postgres._wal import FIRST_VERSION
+from cleanroom_plugin_postgres._state import FIRST_VERSION, Shared, differences
 from cleanroom_runtime import Replaced, run_of
+
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._client import Connection
 
 _MOST_DATABASES = 1000
 
@@ -58,6 +61,7 @@ class Pool:
         self._free: list[Slot] = []
         self._server: Server | None = None
         self._spares = Spares(handle.metadata)
+        self._starts_with_a_spare = handle.metadata["backend"] == "process"
 
     def take(self, template: str) -> Slot:
         """Return a slot with a clean clone of the template."""
@@ -150,15 +154,15 @@ class Pool:
 
     def _renew(self, slot: Slot, template: str) -> None:
         """Make what stands under the slot's name a clean clone of the template."""
-        why: _origin.NotUndoableError | None = None
+        why: _baseline.NotUndoableError | None = None
         if slot.template == template:
             why = self._undo_in_place(slot, template)
             if why is None:
                 return
         elif slot.template is not None:
-            why = _origin.NotUndoableError("another template was asked for")
+            why = _baseline.NotUndoableError("another template was asked for")
         begun = time.perf_counter()
-        if not isinstance(why, _origin.SchemaChangedError):
+        if not isinstance(why, _baseline.SchemaChangedError):
             self._spares.forget(slot.name)  # which may be a clone of another template by now
         self._replace(slot, template)
         if why is not None:
@@ -169,7 +173,7 @@ class Pool:
 
     def _undo_in_place(
         self, slot: Slot, template: str, *, drops: bool = True
-    ) -> _origin.NotUndoableError | None:
+    ) -> _baseline.NotUndoableError | None:
         """Undo what was written since the last clean state.
 
         Args:
@@ -187,14 +191,14 @@ class Pool:
             try:
                 undo = server.undo(template, slot.name)
                 if undo is None or slot.baseline is None:
-                    return _origin.NotUndoableError("this server cannot tell what was written")
+                    return _baseline.NotUndoableError("this server cannot tell what was written")
                 if slot.session is None:
                     slot.session = Session(lambda: self._own.connect_to_undo(slot.name))
                 slot.baseline = undo.undo(slot.name, slot.baseline, slot.session, drops=drops)
-            except _origin.TemplateChangedError as exc:
+            except _baseline.TemplateChangedError as exc:
                 server.forget(template)
                 return exc
-            except _origin.NotUndoableError as exc:
+            except _baseline.NotUndoableError as exc:
                 return exc
             except psycopg.Error as exc:
                 # A test may have ended all sessions but its own, and ours with them.
@@ -202,7 +206,7 @@ class Pool:
                 server = self._own
                 slot.disconnect()
                 if is_last or not lost:
-                    return _origin.NotUndoableError(f"undoing failed: {str(exc).splitlines()[0]}")
+                    return _baseline.NotUndoableError(f"undoing failed: {str(exc).splitlines()[0]}")
             else:
                 return None
         return None
@@ -214,12 +218,20 @@ class Pool:
         server = self._own
         tells = server.admin.info.server_version >= FIRST_VERSION
         before = mark(server.admin) if tells else None
-        if not self._spares.put(server.admin, slot.name, template):
+        if not self._put_spare(server.admin, slot.name, template):
             _databases.drop(server.admin, slot.name)
             _databases.clone(server.admin, template, slot.name)
         if before:
             slot.baseline = take_baseline(server.reader, slot.name, template, before)
         slot.template = template
+
+    def _put_spare(self, admin: Connection, name: str, template: str) -> bool:
+        """Put a clone that was made beforehand under a name, if there is one."""
+        if self._starts_with_a_spare:
+            self._starts_with_a_spare = False  # there is one at most, for the first to ask
+            if _databases.take_spare(admin, self._prefix, template, name):
+                return True
+        return self._spares.put(admin, name, template)
 
     @property
     def _own(self) -> Server:

@@ -40,6 +40,8 @@ from cleanroom_runtime import (
 _LOG_LINES = 40
 _PATIENCE = 30.0
 """Seconds a server has to end in order."""
+_LARGEST_SPARE = 64 * 1024 * 1024
+"""Bytes of a template that each server has a clone of from the start, which is copied with it."""
 _OWN = "content of this run alone"
 
 
@@ -169,6 +171,7 @@ def _make(service: ServiceHandle, content: Content, report: Report) -> None:
     from cleanroom_plugin_postgres._database import as_template
     from cleanroom_plugin_postgres._migrate import fill_service, make_template
 
+    database = service.require("database_name")
     if content.fills_service:
         with _tried_again_in_place(content.migration):
             fill_service(service, content.scripts, content.migration)
@@ -178,10 +181,20 @@ def _make(service: ServiceHandle, content: Content, report: Report) -> None:
             try:
                 make_template(service, each)
             except CleanroomError as exc:
-                database = service.require("database_name")
                 if each.is_by_files:
                     report.failed[_databases.template_name(database, each.digest)] = exc
                 raise
+    _spare(service, _names(database, content)[-1])
+
+
+def _spare(service: ServiceHandle, template: str) -> None:
+    """Make the clone for the first test one of what tests will ask for, unless that is large."""
+    database = service.require("database_name")
+    with _databases.admin_connection(service.metadata) as admin:
+        _databases.drop(admin, _databases.spare_name(database, _databases.PRISTINE))
+        size = admin.execute("SELECT pg_database_size(%s)", [template]).fetchall()[0][0]
+        if int(str(size)) <= _LARGEST_SPARE:
+            _databases.make_spare(admin, database, template)
 
 
 @contextlib.contextmanager

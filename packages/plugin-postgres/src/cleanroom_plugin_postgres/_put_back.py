@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cleanroom_plugin_postgres._content import Content, Relation, Sequence
-from cleanroom_plugin_postgres._databases import literal, run_all
-from cleanroom_plugin_postgres._made import Schema, drop_made, may_be_undone
-from cleanroom_plugin_postgres._origin import (
+from cleanroom_plugin_postgres._baseline import (
     NotUndoableError,
-    Origin,
     SchemaChangedError,
     TemplateChangedError,
 )
+from cleanroom_plugin_postgres._content import Content, Relation, Sequence
+from cleanroom_plugin_postgres._databases import literal, run_all
+from cleanroom_plugin_postgres._made import Schema, drop_made, may_be_undone
+from cleanroom_plugin_postgres._origin import Origin
 from cleanroom_plugin_postgres._wal import CATALOGUE_MAP, TEMPLATE, UNTOLD, Writes
 
 if TYPE_CHECKING:

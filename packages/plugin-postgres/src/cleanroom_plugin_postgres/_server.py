@@ -8,13 +8,12 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from cleanroom_plugin_postgres._client import connect
 from cleanroom_plugin_postgres._databases import admin_connection, settle
-from cleanroom_plugin_postgres._origin import Origin
 from cleanroom_plugin_postgres._state import StateReader
-from cleanroom_plugin_postgres._undo import Undo
-from cleanroom_plugin_postgres._wal import WriteLog, open_log
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
+    from cleanroom_plugin_postgres._undo import Undo
+    from cleanroom_plugin_postgres._wal import WriteLog
 
 
 class Server:
@@ -44,6 +43,11 @@ class Server:
             template: The template's name.
             slot: The name of a database of this process's own, after which others are named.
         """
+        # Not at the top: where one test is run alone, there is nothing to undo.
+        from cleanroom_plugin_postgres._origin import Origin
+        from cleanroom_plugin_postgres._undo import Undo
+        from cleanroom_plugin_postgres._wal import open_log
+
         if not self._is_log_open:
             self._log = open_log(self.admin)
             self._is_log_open = True

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from cleanroom_plugin_postgres._databases import literal, run_all
-from cleanroom_plugin_postgres._wal import FIRST_VERSION
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
+
+FIRST_VERSION = 150000
+"""The first version of the server whose log can be asked what was written."""
 
 # By what a message calls it, what there is of it. The template is among it, because a database is
 # no clone any more of one that was made again.

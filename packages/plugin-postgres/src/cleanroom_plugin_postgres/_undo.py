@@ -9,21 +9,18 @@ and so is whatever fails here: undoing never guesses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from cleanroom_plugin_postgres._content import Content, read_content
-from cleanroom_plugin_postgres._origin import NotUndoableError, Origin, TemplateChangedError
-from cleanroom_plugin_postgres._put_back import put_back
-from cleanroom_plugin_postgres._state import (
-    Position,
-    Shared,
-    State,
-    StateReader,
-    read_shared,
-    read_state,
-    read_work,
+from cleanroom_plugin_postgres._baseline import (
+    Baseline,
+    NotUndoableError,
+    Session,
+    TemplateChangedError,
 )
+from cleanroom_plugin_postgres._content import Content, read_content
+from cleanroom_plugin_postgres._origin import Origin
+from cleanroom_plugin_postgres._put_back import put_back
+from cleanroom_plugin_postgres._state import State, StateReader, read_shared, read_state, read_work
 from cleanroom_plugin_postgres._wal import Scan, TooLongError, WriteLog
 
 if TYPE_CHECKING:
@@ -39,96 +36,6 @@ _PATIENCE = 0.25
 _LAST_PATIENCE = 10.0
 """Seconds in which a session that was told to end may do so."""
 _ROUNDS = 5
-
-
-class Baseline(NamedTuple):
-    """A clean state of one database.
-
-    Attributes:
-        oid: The database's oid.
-        template: The template's oid.
-        next_transaction: Rows of this transaction and later ones are not the template's.
-        position: Of the log: what follows was written since.
-        belongings: Settings, grants and other things the database has beside its content.
-        shared: What all databases of the server share, as of then.
-        unmeasured: Bytes of the database's log since its size was looked at.
-        is_past: Whether it is known already that the log has got further.
-    """
-
-    oid: int
-    template: int
-    next_transaction: int
-    position: str
-    belongings: Mapping[str, object]
-    shared: Shared
-    unmeasured: int = 0
-    is_past: bool = False
-
-    @property
-    def at(self) -> Position:
-        """Where nothing is written since, as long as nobody is at work in the database."""
-        return Position.of(self.position, self.shared)
-
-
-def mark(admin: Connection) -> tuple[int, str]:
-    """Return the next transaction and the log's position as of now."""
-    row = admin.execute(
-        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text, pg_current_wal_insert_lsn()::text"
-    ).fetchone()
-    assert row is not None  # noqa: S101 - a query without FROM has one row
-    return int(str(row[0])), str(row[1])
-
-
-def take_baseline(
-    reader: StateReader, database: str, template: str, before: tuple[int, str]
-) -> Baseline | None:
-    """Note the state of a fresh clone; `None` if it is gone already.
-
-    Args:
-        reader: Of the server.
-        database: The clone's name.
-        template: The template's name.
-        before: What `mark` returned before the clone was made: nobody could have written to it.
-    """
-    state, shared = reader.ask(database, template)
-    if state is None:
-        return None
-    return Baseline(state.oid, state.template, *before, state.belongings, shared)
-
-
-class Session:
-    """Our session in a database, opened when it is first needed.
-
-    Args:
-        connect: Opens a connection to the database.
-    """
-
-    def __init__(self, connect: Callable[[], Connection]) -> None:
-        self._connect = connect
-        self._connection: Connection | None = None
-
-    @property
-    def lost(self) -> bool:
-        """Whether it was opened, and somebody else has ended it."""
-        return self._connection is not None and self._connection.closed
-
-    def opened(self) -> Connection:
-        """Return its connection."""
-        if self._connection is None or self._connection.closed:
-            self._connection = self._connect()
-        return self._connection
-
-    def pids(self) -> list[int]:
-        """Return the server's process id of it, if it is open."""
-        if self._connection is None or self._connection.closed:
-            return []
-        return [self._connection.info.backend_pid]
-
-    def close(self) -> None:
-        """Close the connection, if it is open."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 class Undo:

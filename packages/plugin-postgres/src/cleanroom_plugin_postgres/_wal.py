@@ -11,11 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_plugin_postgres._databases import literal, run_all
+from cleanroom_plugin_postgres._state import FIRST_VERSION
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
-
-FIRST_VERSION = 150000
 
 CATALOGUE_MAP = -1
 """Stands for the file that says where a database's own catalogues lie."""

@@ -147,7 +147,6 @@ class _Start:
                 self._id, place = launched.id, launched.place
                 self._metadata["pid"] = launched.pid
                 self._note(place.endpoint)
-                self._plugin.warm_up()
                 span.set("cleanroom.process.ahead", True)
             span.set("process.pid", int(self._metadata["pid"]))
         if spec.setup is None:

@@ -1,0 +1,113 @@
+"""A clean state of one database, and why it may not be had again in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from cleanroom_plugin_postgres._state import Position, Shared, StateReader
+
+if TYPE_CHECKING:
+    from cleanroom_plugin_postgres._client import Connection
+
+
+class NotUndoableError(Exception):
+    """The database has to be replaced; the message says why."""
+
+
+class SchemaChangedError(NotUndoableError):
+    """So it has, and it is certain that the template is as it was."""
+
+
+class TemplateChangedError(NotUndoableError):
+    """So it has, and what was known of the template does not hold any more."""
+
+
+class Baseline(NamedTuple):
+    """A clean state of one database.
+
+    Attributes:
+        oid: The database's oid.
+        template: The template's oid.
+        next_transaction: Rows of this transaction and later ones are not the template's.
+        position: Of the log: what follows was written since.
+        belongings: Settings, grants and other things the database has beside its content.
+        shared: What all databases of the server share, as of then.
+        unmeasured: Bytes of the database's log since its size was looked at.
+        is_past: Whether it is known already that the log has got further.
+    """
+
+    oid: int
+    template: int
+    next_transaction: int
+    position: str
+    belongings: Mapping[str, object]
+    shared: Shared
+    unmeasured: int = 0
+    is_past: bool = False
+
+    @property
+    def at(self) -> Position:
+        """Where nothing is written since, as long as nobody is at work in the database."""
+        return Position.of(self.position, self.shared)
+
+
+def mark(admin: Connection) -> tuple[int, str]:
+    """Return the next transaction and the log's position as of now."""
+    row = admin.execute(
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text, pg_current_wal_insert_lsn()::text"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    return int(str(row[0])), str(row[1])
+
+
+def take_baseline(
+    reader: StateReader, database: str, template: str, before: tuple[int, str]
+) -> Baseline | None:
+    """Note the state of a fresh clone; `None` if it is gone already.
+
+    Args:
+        reader: Of the server.
+        database: The clone's name.
+        template: The template's name.
+        before: What `mark` returned before the clone was made: nobody could have written to it.
+    """
+    state, shared = reader.ask(database, template)
+    if state is None:
+        return None
+    return Baseline(state.oid, state.template, *before, state.belongings, shared)
+
+
+class Session:
+    """Our session in a database, opened when it is first needed.
+
+    Args:
+        connect: Opens a connection to the database.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was opened, and somebody else has ended it."""
+        return self._connection is not None and self._connection.closed
+
+    def opened(self) -> Connection:
+        """Return its connection."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def pids(self) -> list[int]:
+        """Return the server's process id of it, if it is open."""
+        if self._connection is None or self._connection.closed:
+            return []
+        return [self._connection.info.backend_pid]
+
+    def close(self) -> None:
+        """Close the connection, if it is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,113 @@
+"""The clone for the first test lies in the data directory that a process starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cleanroom import ServiceHandle
+from cleanroom_plugin_postgres import Database, PostgresPlugin, _databases, _prebuilt
+from tests.grounds import Ground
+
+Start = Callable[[PostgresPlugin], ServiceHandle]
+
+ORDERS = "CREATE TABLE orders (id int); INSERT INTO orders VALUES (1); "
+SETTING = "ALTER DATABASE test SET work_mem = '5MB'; REVOKE ALL ON DATABASE test FROM PUBLIC"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own, empty."""
+    monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def plugin(process_ground: Ground) -> PostgresPlugin:
+    """A plugin whose server is a process."""
+    return process_ground.plugin("db", "test")
+
+
+def oids(handle: ServiceHandle) -> dict[str, int]:
+    """The oids of all databases, by name."""
+    with _databases.admin_connection(handle.metadata) as admin:
+        rows = admin.execute("SELECT datname, oid FROM pg_database").fetchall()
+    return {str(name): int(str(oid)) for name, oid in rows}
+
+
+def ask(handle: ServiceHandle, statement: str) -> object:
+    """The first value that a statement returns in the database of a handle."""
+    with Database(handle).connect(autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall()[0][0] if cursor.description else None
+
+
+def test_first_test_is_given_the_clone_that_is_there(plugin: PostgresPlugin, start: Start) -> None:
+    handle = start(plugin)
+    spare = oids(handle)["test_spare_empty"]
+    with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
+        found = oids(handle)
+        assert "test_spare_empty" not in found
+        assert found[first.require("database_name")] == spare
+        for each in (first, second):
+            ask(each, "CREATE TABLE made ()")
+
+
+def test_nobody_can_connect_to_it_before(plugin: PostgresPlugin, start: Start) -> None:
+    handle = start(plugin)
+    with _databases.admin_connection(handle.metadata) as admin:
+        allowed = "SELECT datallowconn FROM pg_database WHERE datname = 'test_spare_empty'"
+        assert admin.execute(allowed).fetchall() == [(False,)]
+
+
+def test_template_that_somebody_was_connected_to_is_cloned_again(
+    plugin: PostgresPlugin, start: Start
+) -> None:
+    handle = start(plugin)
+    with _databases.admin_connection({**handle.metadata, "maintenance_database": "template1"}) as c:
+        c.execute("CREATE TABLE of_all_databases ()")
+    with plugin.isolate(handle) as first:
+        assert ask(first, "SELECT count(*) FROM of_all_databases") == 0
+    assert "test_spare_empty" in oids(handle)
+
+
+def test_clone_of_what_scripts_have_made(plugin: PostgresPlugin, start: Start) -> None:
+    plugin = plugin.with_init_script(ORDERS + SETTING)
+    for _ in range(2):
+        handle = start(plugin)
+        found = oids(handle)
+        assert "test_spare_empty" not in found
+        with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
+            assert oids(handle)[first.require("database_name")] == found["test_spare"]
+            for each in (first, second):
+                assert ask(each, "SELECT count(*) FROM orders") == 1
+                assert ask(each, "SHOW work_mem") == "5MB"
+                name = each.require("database_name")
+                assert not ask(
+                    each, f"SELECT has_database_privilege('pg_monitor', '{name}', 'TEMP')"
+                )
+                ask(each, "DELETE FROM orders")
+        with plugin.isolate(handle) as third:
+            assert third.url == first.url
+            assert ask(third, "SELECT count(*) FROM orders") == 1
+
+
+def test_none_of_a_large_template(
+    plugin: PostgresPlugin, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_prebuilt, "_LARGEST_SPARE", 1024**2)
+    plugin = plugin.with_init_script(ORDERS)
+    handle = start(plugin)
+    assert not [name for name in oids(handle) if "_spare" in name]
+    with plugin.isolate(handle) as first:
+        assert ask(first, "SELECT count(*) FROM orders") == 1
+
+
+@pytest.mark.parametrize("name", ["d" * 40, "Odd-$name"])
+def test_names_that_need_care(process_ground: Ground, start: Start, name: str) -> None:
+    plugin = process_ground.plugin("db", name)
+    handle = start(plugin)
+    spare = oids(handle)[f"{name}_spare_empty"]
+    with plugin.isolate(handle) as first:
+        assert oids(handle)[first.require("database_name")] == spare
