@@ -1,7 +1,9 @@
-"""The clone for the first test lies in the data directory that a process starts with."""
+"""In a pytest session, the first test's clone lies in the data that a process starts with."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,24 @@ def test_first_test_is_given_the_clone_that_is_there(plugin: PostgresPlugin, sta
         assert found[first.require("database_name")] == spare
         for each in (first, second):
             ask(each, "CREATE TABLE made ()")
+
+
+SCRIPT = """
+from cleanroom_plugin_postgres import Database, PostgresPlugin
+
+plugin = PostgresPlugin("db", None, "test", backend="process")
+handle = plugin.start()
+with plugin.isolate(handle) as isolated, Database(isolated).connect() as connection:
+    print(*(name for name, in connection.execute("SELECT datname FROM pg_database")))
+plugin.stop(handle)
+"""
+
+
+def test_none_in_a_script(process_ground: Ground) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    ).stdout
+    assert sorted(said.split()) == ["postgres", "template0", "template1", "test", "test_1"]
 
 
 def test_nobody_can_connect_to_it_before(plugin: PostgresPlugin, start: Start) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_plugin_postgres._databases import PRISTINE, quote, spare_name
+from cleanroom_plugin_postgres._databases import PRISTINE, quote, shut_out, spare_name
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -77,6 +77,7 @@ class Cluster(NamedTuple):
         settings: Server settings.
         env: Environment variables of the server.
         timeout: Seconds each command that prepares the data directory may take.
+        spare: Whether it starts with a clone for the first test.
     """
 
     username: str
@@ -87,6 +88,7 @@ class Cluster(NamedTuple):
     settings: Mapping[str, str]
     env: Mapping[str, str]
     timeout: float
+    spare: bool = False
 
 
 def empty_directory(cluster: Cluster, server: LocalServer, workspace: Workspace) -> Path:
@@ -154,6 +156,7 @@ def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
+        "spare": str(cluster.spare),
         "layout": "4",
     }
 
@@ -175,7 +178,7 @@ def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
 def _initialise(
     cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
 ) -> None:
-    """Make a data directory with the superuser, the database, and a clone for the first test."""
+    """Make a data directory with the superuser, the database, and perhaps a spare one."""
     initdb = server.executable.parent / "initdb"
     _run(
         workspace,
@@ -188,13 +191,14 @@ def _initialise(
         timeout=cluster.timeout,
     )  # fmt: skip
     database = cluster.database_name
-    spare = quote(spare_name(database, PRISTINE))
+    statements = [f"CREATE DATABASE {quote(database)}"]
+    if cluster.spare:
+        spare = spare_name(database, PRISTINE)
+        statements += [f"CREATE DATABASE {quote(spare)}", *shut_out(spare)]
     _run(
         workspace,
         [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
-        f"CREATE DATABASE {quote(database)}\n"
-        f"CREATE DATABASE {spare}\n"
-        f"ALTER DATABASE {spare} WITH ALLOW_CONNECTIONS false\n",
+        "".join(f"{statement}\n" for statement in statements),
         timeout=cluster.timeout,
     )
     slim(cluster, server, workspace, directory)

@@ -28,6 +28,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Replaced,
     Workspace,
+    current_run,
 )
 from cleanroom_runtime.options import table, texts
 
@@ -222,6 +223,7 @@ class PostgresPlugin(BasePlugin):
             settings=self._settings,
             env=env,
             timeout=self.start_timeout,
+            spare=current_run().joined,  # in which tests ask for clones, most likely
         )
         content = self._content()
         prepared, files = None, {}

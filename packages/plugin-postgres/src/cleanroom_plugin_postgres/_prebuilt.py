@@ -73,7 +73,7 @@ def find_or_build(
 
     def build(directory: Path) -> None:
         report.how = "content kept for later runs"
-        _build(_Builder(name, cluster, server), content, directory, report)
+        _build(_Builder(name, cluster, server), content, directory, report, spare=cluster.spare)
         slim(cluster, server, workspace, directory)
         doubts.extend(_doubts(content, digest, cluster, server))
 
@@ -122,7 +122,7 @@ class _Builder(PostgresPlugin):
             name, None, cluster.database_name, backend="process", start_timeout=cluster.timeout
         )
         self._username = cluster.username
-        self._cluster = cluster._replace(password=self._password)
+        self._cluster = cluster._replace(password=self._password, spare=False)
         self._server = server
 
     def local_servers(self) -> Iterable[LocalServer]:
@@ -133,7 +133,9 @@ class _Builder(PostgresPlugin):
         return process_spec(self._cluster, server, workspace, prepared, {})
 
 
-def _build(builder: _Builder, content: Content, directory: Path, report: Report) -> None:
+def _build(
+    builder: _Builder, content: Content, directory: Path, report: Report, *, spare: bool
+) -> None:
     """Fill a data directory with content.
 
     Raises:
@@ -143,7 +145,7 @@ def _build(builder: _Builder, content: Content, directory: Path, report: Report)
     service = builder.start()
     try:
         try:
-            _make(service, content, report)
+            _make(service, content, report, spare=spare)
         except BaseException as exc:
             if isinstance(exc, ServiceError):
                 exc.log_tail = exc.log_tail or builder.logs(service, _LOG_LINES)
@@ -166,7 +168,7 @@ def _names(database: str, content: Content) -> list[str]:
     return own + [_databases.template_name(database, each.digest) for each in content.templates]
 
 
-def _make(service: ServiceHandle, content: Content, report: Report) -> None:
+def _make(service: ServiceHandle, content: Content, report: Report, *, spare: bool) -> None:
     # What this needs takes long to import.
     from cleanroom_plugin_postgres._database import as_template
     from cleanroom_plugin_postgres._migrate import fill_service, make_template
@@ -184,14 +186,14 @@ def _make(service: ServiceHandle, content: Content, report: Report) -> None:
                 if each.is_by_files:
                     report.failed[_databases.template_name(database, each.digest)] = exc
                 raise
-    _spare(service, _names(database, content)[-1])
+    if spare:
+        _make_spare(service, _names(database, content)[-1])
 
 
-def _spare(service: ServiceHandle, template: str) -> None:
-    """Make the clone for the first test one of what tests will ask for, unless that is large."""
+def _make_spare(service: ServiceHandle, template: str) -> None:
+    """Make a clone for the first test of what it will ask for, unless that is large."""
     database = service.require("database_name")
     with _databases.admin_connection(service.metadata) as admin:
-        _databases.drop(admin, _databases.spare_name(database, _databases.PRISTINE))
         size = admin.execute("SELECT pg_database_size(%s)", [template]).fetchall()[0][0]
         if int(str(size)) <= _LARGEST_SPARE:
             _databases.make_spare(admin, database, template)

@@ -57,7 +57,7 @@ class Run:
 
     Args:
         address: Where the run is.
-        joined: Whether another process began it.
+        joined: Whether it is that of a pytest session, in this process or another one.
         note: Where to note how servers are launched, for the next run; see `_ahead`.
     """
 
