@@ -144,12 +144,18 @@ def test_a_signal_while_starting(
     spawn: Spawn, declare: Callable[[str], None], project: Path
 ) -> None:
     """Ctrl-C while services start ends the start, removes what there is, and gives 130."""
-    silent = "import pathlib, signal; pathlib.Path('begun').touch(); signal.pause()"
+    # It says that it is waited for. Before that something is imported, and Python itself does not
+    # close each file that it reads when it is interrupted there.
+    silent = (
+        "import pathlib, signal, socket, sys; "
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+        "waiting = listener.accept(); pathlib.Path('begun').touch(); signal.pause()"
+    )
     declare(
         f"""
         [tool.cleanroom.services.api]
         plugin = "http"
-        command = [{sys.executable!r}, "-c", "{silent}"]
+        command = [{sys.executable!r}, "-c", "{silent}", "{{port}}"]
         """
     )
     process = spawn("up")

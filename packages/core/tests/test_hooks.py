@@ -120,6 +120,25 @@ def test_validator_keeps_a_plugin_from_starting(diary: Diary, answer: object) ->
     assert len(diary.lines) == 3
 
 
+def test_plugin_is_told_before_validators_are_asked(diary: Diary) -> None:
+    """A plugin may begin what takes time while validators are found and asked."""
+    told: list[str] = []
+
+    class Hasty(Hand):
+        def about_to_start(self) -> None:
+            told.append("about to start")
+
+    class Watching:
+        @hookimpl
+        def cleanroom_validate(self, plugin: Hand) -> None:
+            told.append(f"validate {plugin.name}")
+
+    register(Watching())
+    with CleanroomEnvironment().register(Hasty("db")) as env:
+        env.start("db")
+    assert told == ["about to start", "validate db"]
+
+
 def test_all_objections_are_told(here: Site) -> None:
     """The objections of all validators stand in one error."""
 

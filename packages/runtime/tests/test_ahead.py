@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanroom_runtime import _notes
+from cleanroom_runtime import _notes, _small_files
 from tests.leftovers import is_running, until
 
 CONFTEST = '''
@@ -142,7 +142,7 @@ class Suite:
     @property
     def notes(self) -> list[Path]:
         """The notes in the cache."""
-        return list((self.cache / _notes.FOLDER).glob("*"))
+        return list((self.cache / _small_files.NOTES).glob("*"))
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_switching_it_off(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None
     suite.run(ahead=False)
     monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(suite.path / "empty"))
     suite.run(ahead=False)
-    assert not (suite.path / "empty" / _notes.FOLDER).exists()
+    assert not (suite.path / "empty" / _small_files.NOTES).exists()
 
 
 def test_variables_of_the_server_are_not_noted(suite: Suite) -> None:
@@ -326,21 +326,21 @@ def test_killed_run_leaves_no_server(suite: Suite) -> None:
 
 
 def test_number_of_notes_is_bounded(tmp_path: Path) -> None:
-    folder = tmp_path / _notes.FOLDER
+    folder = tmp_path / _small_files.NOTES
     noted = _notes.Noted("how")
-    for number in range(_notes.MOST):
+    for number in range(_small_files.MOST):
         _notes.add(folder / f"{number}.json", "db", noted)
         os.utime(folder / f"{number}.json", (number, number))
-    _notes.note_use(folder / "0.json")
+    _small_files.note_use(folder / "0.json")
     _notes.add(folder / "new.json", "db", noted)
-    assert len(list(folder.iterdir())) == _notes.MOST
+    assert len(list(folder.iterdir())) == _small_files.MOST
     assert not (folder / "1.json").exists()
     assert _notes.read(folder / "0.json") == _notes.read(folder / "new.json") == {"db": noted}
 
 
 def test_cache_that_is_read_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    note = tmp_path / "file" / _notes.FOLDER / "note.json"
+    note = tmp_path / "file" / _small_files.NOTES / "note.json"
     _notes.add(note, "db", _notes.Noted())
-    _notes.note_use(note)
+    _small_files.note_use(note)
     assert _notes.read(note) == {}

@@ -87,16 +87,16 @@ def _in_days(seconds: float) -> str:
 def clear(kinds: tuple[str, ...]) -> int:
     """Remove what is in the cache, or only what is of a KIND, such as `postgres`.
 
-    With no KIND, it is also forgotten what earlier runs had launched. A service that is being
-    started at this moment may fail for it: clear while no tests run.
+    With no KIND, it is also forgotten what earlier runs had launched, and the versions of programs.
+    A service that is being started at this moment may fail for it: clear while no tests run.
     """
     from cleanroom import ConfigurationError
     from cleanroom._errors import nearest
     from cleanroom_cli._output import in_bytes, plural
     from cleanroom_runtime._cache import cached_directories
     from cleanroom_runtime._folders import cache_root
-    from cleanroom_runtime._notes import forget_all
     from cleanroom_runtime._prune import prune
+    from cleanroom_runtime._small_files import forget_all
 
     found = cached_directories()
     known = {each.kind for each in found}

@@ -104,6 +104,7 @@ class Start:
         check_members(plugin)
         if plugin.name != service.name:
             raise InternalError(f"its plugin is named {plugin.name!r}", service=service.name)
+        getattr(plugin, "about_to_start", bool)()  # To begin what takes time, and is no service.
         hooks.validate(plugin)
         self._plugins[service.name] = plugin
 

@@ -6,8 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from cleanroom import ServiceError
@@ -20,8 +19,7 @@ MOST_BYTES = 4 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A `GET` request.
 
     Attributes:

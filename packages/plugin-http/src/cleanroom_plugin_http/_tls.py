@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cleanroom import ValidationError
 
 
-@dataclass(frozen=True)
-class Tls:
+class Tls(NamedTuple):
     """How the service's certificate is checked.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from cleanroom_runtime import LocalServer
+from cleanroom_runtime import LocalServer, ask_program
 
 _USUAL_FOLDERS = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
@@ -91,10 +90,9 @@ def _is_whole(folder: Path) -> bool:
     return all(os.access(folder / program, os.X_OK) for program in ("postgres", "initdb"))
 
 
-@functools.cache
 def _version(executable: Path) -> str | None:
     """What the server says its version is; `None` if it does not run here."""
-    match = _VERSION.search(_answer([str(executable), "--version"]))
+    match = _VERSION.search(ask_program(executable, "--version") or "")
     return match.group(1) if match else None
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from cleanroom_runtime import LocalServer
+from cleanroom_runtime import LocalServer, ask_program
 
 Kind = Literal["redis", "valkey"]
 
@@ -62,14 +60,7 @@ def _candidates() -> Iterator[tuple[Path, Kind, str]]:
             yield Path(folder, program), kind, folder
 
 
-@functools.cache
 def _version(executable: Path) -> str | None:
     """What the server says its version is; `None` if it does not run here."""
-    try:
-        answer = subprocess.run(
-            [executable, "--version"], capture_output=True, text=True, check=False, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = _VERSION.search(answer.stdout)
+    match = _VERSION.search(ask_program(executable, "--version") or "")
     return match.group(1) if match else None

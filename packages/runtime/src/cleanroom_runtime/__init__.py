@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._cache import BusyError, cached_directory
     from cleanroom_runtime._container_plugin import ContainerPlugin
     from cleanroom_runtime._inside import ExecResult
-    from cleanroom_runtime._installed import installed_servers
+    from cleanroom_runtime._installed import ask_program, installed_servers
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._process import run_program
     from cleanroom_runtime._replaced import Replaced
@@ -44,6 +44,7 @@ __all__ = [
     "ProcessSpec",
     "Replaced",
     "Workspace",
+    "ask_program",
     "cached_directory",
     "current_run",
     "installed_servers",
@@ -57,6 +58,7 @@ _ELSEWHERE = {
     "ContainerPlugin": "_container_plugin",
     "ExecResult": "_inside",
     "Replaced": "_replaced",
+    "ask_program": "_installed",
     "cached_directory": "_cache",
     "current_run": "_run",
     "installed_servers": "_installed",

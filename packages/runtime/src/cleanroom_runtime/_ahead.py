@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cleanroom_runtime import _notes
 from cleanroom_runtime._folders import cache_root
 from cleanroom_runtime._process import Place, description, whereabouts
+from cleanroom_runtime._small_files import note_use
 
 if TYPE_CHECKING:
     from cleanroom_runtime._plugin import BasePlugin
@@ -54,7 +55,7 @@ def launch_again(run: Run) -> None:
         CleanroomError: The warden could not be started.
     """
     assert run.note is not None  # noqa: S101 - else there is nothing to do again
-    _notes.note_use(run.note)
+    note_use(run.note)
     run.wake()
     for name, noted in _notes.read(run.note).items():
         if noted.launch is not None and not noted.in_vain:

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cleanroom_runtime._folders import cache_root
+from cleanroom_runtime._folders import cache_root, is_fresh_wanted
 from cleanroom_runtime._process import copies_folder
 from cleanroom_runtime._prune import CHECKED, note_use, prune
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import Workspace
 from cleanroom_runtime._warden._pack import is_sound, is_whole, pack
 
-FRESH_VARIABLE = "CLEANROOM_FRESH"
 _CONTENT = "content.pack"
 _STAGING = "new-"
 _LOCK_INTERVAL = 0.02
@@ -72,7 +71,7 @@ def cached_directory(
     facts = {key: value.replace(copies, "") for key, value in facts.items()}
     root = cache_root()
     folder = root / kind / fingerprint(facts) if root else None
-    fresh = _is_fresh_wanted() and folder not in _made
+    fresh = is_fresh_wanted() and folder not in _made
     if folder is not None and not fresh and _is_sound(folder):
         note_use(folder)
         return folder / _CONTENT
@@ -89,11 +88,6 @@ def cached_directory(
             note_use(folder)
             return folder / _CONTENT
     return _build(build, workspace)
-
-
-def _is_fresh_wanted() -> bool:
-    """Whether to make anew what an earlier run has left, as `CLEANROOM_FRESH` says."""
-    return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 
 
 class CachedDirectory(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from cleanroom import ConfigurationError
 
 CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
+FRESH_VARIABLE = "CLEANROOM_FRESH"
 
 SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a unix socket: 107 on Linux and 103 on macOS, less the final zero."""
@@ -75,6 +76,11 @@ def cache_root() -> Path | None:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "cleanroom"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cleanroom"
+
+
+def is_fresh_wanted() -> bool:
+    """Whether to make anew what an earlier run has left, as `CLEANROOM_FRESH` says."""
+    return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 
 
 def check_private(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -10,6 +12,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cleanroom_runtime import _small_files
+from cleanroom_runtime._folders import cache_root, is_fresh_wanted
 from cleanroom_runtime._specs import UNKNOWN_VERSION, LocalServer
 
 _USUAL_FOLDERS = (
@@ -51,14 +55,55 @@ def installed_servers(
         if real in seen or not os.access(real, os.X_OK) or not real.is_file():
             continue
         seen.add(real)
-        found = _version(executable, tuple(version))
-        if found is not None:
-            yield LocalServer(executable, found, source)
+        answer = ask_program(executable, *version)
+        if answer is not None:
+            match = _VERSION.search(answer)
+            yield LocalServer(executable, match.group() if match else UNKNOWN_VERSION, source)
 
 
 @functools.cache
-def _version(executable: Path, arguments: tuple[str, ...]) -> str | None:
-    """What the server says its version is; `None` if it does not run here."""
+def ask_program(executable: Path, *arguments: str) -> str | None:
+    """Return what a program writes, on either stream, when it is run with these arguments.
+
+    It is not run again in this process, and if it is no script, neither in later ones, as long as
+    its file is the same: so ask it only for what does not change either, such as its version.
+
+    Args:
+        executable: The program's file.
+        arguments: With which it writes something, and ends.
+
+    Returns:
+        What it wrote; `None` where it does not run here, or does not end.
+    """
+    root = cache_root()
+    if root is None or is_fresh_wanted() or _is_script(executable):
+        return _run(executable, arguments)[0]
+    asked = "\0".join((str(executable), *arguments))
+    digest = hashlib.sha256(asked.encode(errors="surrogateescape")).hexdigest()
+    file = root / _small_files.PROGRAMS / f"{digest[:24]}.json"
+    try:
+        status = executable.stat()
+    except OSError:
+        return None
+    stamp = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    known = _small_files.read(file)
+    if isinstance(known, dict) and known.get("stamp") == stamp:
+        return str(known["answer"])
+    answer, succeeded = _run(executable, arguments)
+    if succeeded and answer is not None:
+        _small_files.write(file, {"stamp": stamp, "answer": answer})
+    return answer
+
+
+def _is_script(executable: Path) -> bool:
+    """Whether other files say what it does."""
+    with contextlib.suppress(OSError), executable.open("rb") as file:
+        return file.read(2) == b"#!"
+    return False
+
+
+def _run(executable: Path, arguments: Sequence[str]) -> tuple[str | None, bool]:
+    """Run a program. Returns what it wrote, and whether it succeeded."""
     try:
         answer = subprocess.run(
             [executable, *arguments],
@@ -69,6 +114,5 @@ def _version(executable: Path, arguments: tuple[str, ...]) -> str | None:
             timeout=_PATIENCE,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = _VERSION.search(answer.stdout.decode(errors="replace"))
-    return match.group() if match else UNKNOWN_VERSION
+        return None, False
+    return answer.stdout.decode(errors="replace"), answer.returncode == 0

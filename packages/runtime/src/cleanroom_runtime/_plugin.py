@@ -7,10 +7,12 @@ import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
 from cleanroom import (
+    CleanroomError,
     ConfigurationError,
     HealthStatus,
     InternalError,
@@ -21,6 +23,7 @@ from cleanroom import (
 )
 from cleanroom_runtime import _check, _lifecycle, _start
 from cleanroom_runtime._choose import Choice, Wanted, choose, url_variable
+from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import (
     BackendChoice,
     ContainerSpec,
@@ -211,6 +214,11 @@ class BasePlugin(ABC):
     def name(self) -> str:
         """The service's name."""
         return self._name
+
+    def about_to_start(self) -> None:
+        """Begin what takes time, as the environment is about to start the service."""
+        with suppress(CleanroomError):  # which the start will meet as well
+            current_run().wake()
 
     def start(self) -> ServiceHandle:
         """Start the service and return its handle once it answers.

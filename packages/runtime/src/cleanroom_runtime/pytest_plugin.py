@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from cleanroom import hooks
 
     if config.option.cleanroom_fresh:
-        from cleanroom_runtime._cache import FRESH_VARIABLE
+        from cleanroom_runtime._folders import FRESH_VARIABLE
 
         environment = pytest.MonkeyPatch()
         environment.setenv(FRESH_VARIABLE, "1")
