@@ -245,8 +245,8 @@ def test_what_is_imported_when_no_test_asks(suite: Suite) -> None:
         "cleanroom", "cleanroom._errors", "cleanroom._secrets", "cleanroom.discovery",
         "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._folders",
         "cleanroom_runtime._making", "cleanroom_runtime._notes", "cleanroom_runtime._sessions",
-        "cleanroom_runtime.fixtures", "cleanroom_runtime.pytest_plugin", "box_fixtures",
-        "box_hooks",
+        "cleanroom_runtime._small_files", "cleanroom_runtime.fixtures",
+        "cleanroom_runtime.pytest_plugin", "box_fixtures", "box_hooks",
     }  # fmt: skip
     modules = {name.partition(".")[2] for name in plugins}
     assert modules <= {"", "_hooks", "fixtures", "_fixtures"}
