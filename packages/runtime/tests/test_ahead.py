@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanroom_runtime import _notes, _small_files
+from cleanroom_runtime import _caches, _notes, _small_files
 from tests.leftovers import is_running, until
 
 CONFTEST = '''
@@ -142,7 +142,7 @@ class Suite:
     @property
     def notes(self) -> list[Path]:
         """The notes in the cache."""
-        return list((self.cache / _small_files.NOTES).glob("*"))
+        return list((self.cache / _caches.NOTES).glob("*"))
 
 
 @pytest.fixture
@@ -233,11 +233,11 @@ def test_options_that_start_nothing_beforehand(suite: Suite, option: str) -> Non
 
 def test_switching_it_off(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     suite.run(ahead=False)
-    monkeypatch.setenv(_notes.AHEAD_VARIABLE, "0")
+    monkeypatch.setenv(_caches.AHEAD_VARIABLE, "0")
     suite.run(ahead=False)
     monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(suite.path / "empty"))
     suite.run(ahead=False)
-    assert not (suite.path / "empty" / _small_files.NOTES).exists()
+    assert not (suite.path / "empty" / _caches.NOTES).exists()
 
 
 def test_variables_of_the_server_are_not_noted(suite: Suite) -> None:
@@ -326,7 +326,7 @@ def test_killed_run_leaves_no_server(suite: Suite) -> None:
 
 
 def test_number_of_notes_is_bounded(tmp_path: Path) -> None:
-    folder = tmp_path / _small_files.NOTES
+    folder = tmp_path / _caches.NOTES
     noted = _notes.Noted("how")
     for number in range(_small_files.MOST):
         _notes.add(folder / f"{number}.json", "db", noted)
@@ -340,7 +340,7 @@ def test_number_of_notes_is_bounded(tmp_path: Path) -> None:
 
 def test_cache_that_is_read_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    note = tmp_path / "file" / _small_files.NOTES / "note.json"
+    note = tmp_path / "file" / _caches.NOTES / "note.json"
     _notes.add(note, "db", _notes.Noted())
     _small_files.note_use(note)
     assert _notes.read(note) == {}

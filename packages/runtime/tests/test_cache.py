@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cleanroom_runtime import BusyError, Workspace, _cache, _folders, cached_directory
+from cleanroom_runtime import BusyError, Workspace, _cache, _caches, cached_directory
 from cleanroom_runtime._run import Run, RunAddress, join_run, joined_run, leave_run
 from cleanroom_runtime._warden import _pack
 
@@ -313,16 +313,16 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable goes first, then the system's folder for caches, then the home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLEANROOM_CACHE_DIR", "relative")
-    assert _folders.cache_root() == tmp_path / "relative"
+    assert _caches.cache_root() == tmp_path / "relative"
     monkeypatch.delenv("CLEANROOM_CACHE_DIR")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert _folders.cache_root() == tmp_path / "xdg" / "cleanroom"
+    assert _caches.cache_root() == tmp_path / "xdg" / "cleanroom"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _folders.cache_root() == tmp_path / ".cache" / "cleanroom"
+    assert _caches.cache_root() == tmp_path / ".cache" / "cleanroom"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert _folders.cache_root() == tmp_path / "Library" / "Caches" / "cleanroom"
+    assert _caches.cache_root() == tmp_path / "Library" / "Caches" / "cleanroom"
 
 
 def test_a_small_disk(

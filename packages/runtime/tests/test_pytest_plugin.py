@@ -243,9 +243,8 @@ def test_what_is_imported_when_no_test_asks(suite: Suite) -> None:
     plugins = {name for name in names if name.startswith("cleanroom_plugin_")}
     assert names - plugins == {
         "cleanroom", "cleanroom._errors", "cleanroom._secrets", "cleanroom.discovery",
-        "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._folders",
-        "cleanroom_runtime._making", "cleanroom_runtime._notes", "cleanroom_runtime._sessions",
-        "cleanroom_runtime._small_files", "cleanroom_runtime.fixtures",
+        "cleanroom.hooks", "cleanroom_runtime", "cleanroom_runtime._caches",
+        "cleanroom_runtime._making", "cleanroom_runtime._sessions", "cleanroom_runtime.fixtures",
         "cleanroom_runtime.pytest_plugin", "box_fixtures", "box_hooks",
     }  # fmt: skip
     modules = {name.partition(".")[2] for name in plugins}

@@ -29,7 +29,7 @@ def cache() -> None:
 def show(as_json: bool) -> None:
     """Show where the cache is, what is in it, how large that is, and when it was used last."""
     from cleanroom_runtime._cache import cached_directories
-    from cleanroom_runtime._folders import cache_root
+    from cleanroom_runtime._caches import cache_root
     from cleanroom_runtime._prune import last_use
 
     root, found = cache_root(), cached_directories()
@@ -94,7 +94,7 @@ def clear(kinds: tuple[str, ...]) -> int:
     from cleanroom._errors import nearest
     from cleanroom_cli._output import in_bytes, plural
     from cleanroom_runtime._cache import cached_directories
-    from cleanroom_runtime._folders import cache_root
+    from cleanroom_runtime._caches import cache_root
     from cleanroom_runtime._prune import prune
     from cleanroom_runtime._small_files import forget_all
 

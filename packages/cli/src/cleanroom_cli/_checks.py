@@ -164,7 +164,7 @@ def _memory() -> Check:
 
 
 def _cache() -> Check:
-    from cleanroom_runtime._folders import CACHE_VARIABLE, cache_root
+    from cleanroom_runtime._caches import CACHE_VARIABLE, cache_root
 
     root = cache_root()
     remedy = f"set {CACHE_VARIABLE} to a folder that can be written to"

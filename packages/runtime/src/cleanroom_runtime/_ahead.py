@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_runtime import _notes
-from cleanroom_runtime._folders import cache_root
+from cleanroom_runtime._caches import cache_root
 from cleanroom_runtime._process import Place, description, whereabouts
 from cleanroom_runtime._small_files import note_use
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cleanroom_runtime._folders import cache_root, is_fresh_wanted
+from cleanroom_runtime._caches import cache_root, is_fresh_wanted
 from cleanroom_runtime._process import copies_folder
 from cleanroom_runtime._prune import CHECKED, note_use, prune
 from cleanroom_runtime._run import current_run

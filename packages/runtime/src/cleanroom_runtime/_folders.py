@@ -11,9 +11,6 @@ from pathlib import Path
 
 from cleanroom import ConfigurationError
 
-CACHE_VARIABLE = "CLEANROOM_CACHE_DIR"
-FRESH_VARIABLE = "CLEANROOM_FRESH"
-
 SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a unix socket: 107 on Linux and 103 on macOS, less the final zero."""
 
@@ -59,28 +56,6 @@ def _temporary_folder() -> str:
         return tempfile.gettempdir()
     except FileNotFoundError:  # none is writable
         return _SHARED_FOLDERS[0]
-
-
-def cache_root() -> Path | None:
-    """Return the folder of the caches: `CLEANROOM_CACHE_DIR`, else where the system has its own.
-
-    `None` where this user has no home to look in.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).absolute()
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "cleanroom"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cleanroom"
-
-
-def is_fresh_wanted() -> bool:
-    """Whether to make anew what an earlier run has left, as `CLEANROOM_FRESH` says."""
-    return os.environ.get(FRESH_VARIABLE, "0") not in ("", "0")
 
 
 def check_private(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cleanroom_runtime import _small_files
-from cleanroom_runtime._folders import cache_root, is_fresh_wanted
+from cleanroom_runtime._caches import cache_root, is_fresh_wanted
 from cleanroom_runtime._specs import UNKNOWN_VERSION, LocalServer
 
 _USUAL_FOLDERS = (

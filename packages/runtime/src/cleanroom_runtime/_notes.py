@@ -7,24 +7,15 @@ has started and, where the plugin of one allows that, how its process was launch
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_runtime import _small_files
-from cleanroom_runtime._folders import cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import pytest
-
-AHEAD_VARIABLE = "CLEANROOM_AHEAD"
-"""Set to 0, nothing is launched before a test asks for it, and no note is left."""
 _FORMAT = 1
-_SELECTING = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "pyargs")
-"""pytest's options that choose tests."""
 
 
 class Noted(NamedTuple):
@@ -39,18 +30,6 @@ class Noted(NamedTuple):
 
     launch: str | None = None
     in_vain: bool = False
-
-
-def note_of(config: pytest.Config) -> Path | None:
-    """Return where the note of a pytest session is, or will be; `None` if there is to be none."""
-    root = cache_root()
-    if root is None or os.environ.get(AHEAD_VARIABLE, "1") == "0":
-        return None
-    where = (config.invocation_params.dir, config.rootpath, config.inipath)
-    told = [*map(str, where), *config.args]
-    told += [f"{name}={getattr(config.option, name, None)!r}" for name in _SELECTING]
-    digest = hashlib.sha256("\0".join(told).encode(errors="surrogateescape")).hexdigest()
-    return root / _small_files.NOTES / f"{digest[:24]}.json"
 
 
 def read(note: Path) -> dict[str, Noted]:

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-NOTES = "ahead"
-"""Folder for how servers were launched, see `_notes`."""
+from cleanroom_runtime._caches import NOTES
+
 PROGRAMS = "programs"
 """Folder for what programs have said, see `_installed`."""
 MOST = 200

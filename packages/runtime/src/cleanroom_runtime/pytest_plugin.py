@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from cleanroom import hooks
 
     if config.option.cleanroom_fresh:
-        from cleanroom_runtime._folders import FRESH_VARIABLE
+        from cleanroom_runtime._caches import FRESH_VARIABLE
 
         environment = pytest.MonkeyPatch()
         environment.setenv(FRESH_VARIABLE, "1")
@@ -120,7 +120,7 @@ def _note(config: pytest.Config) -> Path | None:
     told = getattr(config, "workerinput", None)
     if told is not None:
         return Path(told[_WORKER_NOTE]) if told.get(_WORKER_NOTE) else None
-    from cleanroom_runtime._notes import note_of
+    from cleanroom_runtime._caches import note_of
 
     return note_of(config)
 
