@@ -103,6 +103,8 @@ class Suite:
         for name in os.environ:
             if name.startswith("CLEANROOM_") and not name.startswith("CLEANROOM_TEST_"):
                 monkeypatch.delenv(name)
+        for name in ("COLUMNS", "LINES"):  # as where the outer tests have no workers
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(self.cache))
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
         pytester.makeconftest(CONFTEST)
@@ -212,6 +214,15 @@ def test_what_no_test_asks_for_any_more_is_forgotten(suite: Suite) -> None:
     assert not suite.notes
     suite.run(ahead=False)
     assert not suite.launched
+
+
+def test_what_is_left_out_from_now_on_is_forgotten(suite: Suite) -> None:
+    suite.run(ahead=False)
+    suite.pytester.makeconftest(
+        f"{CONFTEST}\ndef pytest_collection_modifyitems(items): items.clear()"
+    )
+    suite.run(ahead=True, passed=0)
+    assert not suite.notes
 
 
 def test_run_that_ends_early_forgets_nothing(suite: Suite) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MARKERS = ("\ue000directory", "\ue000data", "\ue000port")
 """Stand in what is noted for what is another in each run: what `whereabouts` chooses."""
+_NOT_OF_SERVERS = ("COLUMNS", "LINES")
+"""Variables of the environment that pytest-xdist sets for its workers, who have no terminal."""
 _PYTESTS_OWN = "PYTEST_"
 _shared: ContextVar[BasePlugin | None] = ContextVar("cleanroom_shared", default=None)
 
@@ -161,8 +163,12 @@ def _write(path: Path, content: str) -> None:
 
 def _how(noted: str) -> str:
     """A digest of how a process is launched, its environment included; pytest's own part is not."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(_PYTESTS_OWN)}
-    text = json.dumps([noted, sorted(own.items())])
+    counts = [
+        variable
+        for variable in sorted(os.environ.items())
+        if not variable[0].startswith(_PYTESTS_OWN) and variable[0] not in _NOT_OF_SERVERS
+    ]
+    text = json.dumps([noted, counts])
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -135,7 +135,7 @@ def _join(config: pytest.Config) -> None:
     run_id, owner = config.stash[_IDENTITY]  # the same in all children that fork
     address = RunAddress(*told) if told else RunAddress(run_id, str(run_root()), owner)
     config.stash[_PREVIOUS] = joined_run()
-    config.stash[_RUN] = join_run(address, config.stash[_NOTE])
+    config.stash[_RUN] = join_run(address, config.stash.get(_NOTE, None))
     if _PROGRESS not in config.stash:  # else `_run` was imported once more
         config.stash[_PROGRESS] = PullProgress(config)
         config.stash[_PROGRESS].begin()
@@ -161,7 +161,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection(session: pytest.Session) -> None:
     """Launch what the last run has launched, while tests are collected."""
     config = session.config
-    note = config.stash[_NOTE]
+    note = config.stash.get(_NOTE, None)
     if note is None or hasattr(config, "workerinput") or not os.path.exists(note):
         return  # or it cannot be read, as in somebody else's home
     if config.option.collectonly or config.option.setupplan or config.option.cleanroom_fresh:
@@ -258,7 +258,8 @@ def _forget_unused(config: pytest.Config, status: int) -> None:
     from cleanroom_runtime._ahead import forget_others
     from cleanroom_runtime._shared import PREFIX
 
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    code = pytest.ExitCode
+    if status not in (code.OK, code.TESTS_FAILED, code.NO_TESTS_COLLECTED):
         return
     run = config.stash[_RUN]
     with suppress(CleanroomError):  # the warden is gone, and with it what it knew
