@@ -1,4 +1,4 @@
-"""In a pytest session, the first test's clone lies in the data that a process starts with."""
+"""In a pytest session, the first test's clone lies in what a process starts with as content."""
 
 from __future__ import annotations
 
@@ -45,21 +45,12 @@ def ask(handle: ServiceHandle, statement: str) -> object:
         return cursor.fetchall()[0][0] if cursor.description else None
 
 
-def test_first_test_is_given_the_clone_that_is_there(plugin: PostgresPlugin, start: Start) -> None:
-    handle = start(plugin)
-    spare = oids(handle)["test_spare_empty"]
-    with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
-        found = oids(handle)
-        assert "test_spare_empty" not in found
-        assert found[first.require("database_name")] == spare
-        for each in (first, second):
-            ask(each, "CREATE TABLE made ()")
-
-
 SCRIPT = """
+import sys
+
 from cleanroom_plugin_postgres import Database, PostgresPlugin
 
-plugin = PostgresPlugin("db", None, "test", backend="process")
+plugin = PostgresPlugin("db", None, "test", backend="process").with_init_script(sys.argv[1])
 handle = plugin.start()
 with plugin.isolate(handle) as isolated, Database(isolated).connect() as connection:
     print(*(name for name, in connection.execute("SELECT datname FROM pg_database")))
@@ -69,27 +60,59 @@ plugin.stop(handle)
 
 def test_none_in_a_script(process_ground: Ground) -> None:
     said = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, ORDERS], capture_output=True, text=True, check=True
     ).stdout
-    assert sorted(said.split()) == ["postgres", "template0", "template1", "test", "test_1"]
+    assert not [name for name in said.split() if "_spare" in name]
+
+
+def test_none_of_an_empty_template(plugin: PostgresPlugin, start: Start) -> None:
+    """Anybody can connect to the template of all databases, and nothing tells that for certain."""
+    handle = start(plugin)
+    assert not [name for name in oids(handle) if "_spare" in name]
+    with _databases.admin_connection({**handle.metadata, "maintenance_database": "template1"}) as c:
+        c.execute("CREATE TABLE of_all_databases ()")
+        c.execute("ANALYZE")
+    with plugin.isolate(handle) as first:
+        assert ask(first, "SELECT count(*) FROM of_all_databases") == 0
 
 
 def test_nobody_can_connect_to_it_before(plugin: PostgresPlugin, start: Start) -> None:
-    handle = start(plugin)
+    handle = start(plugin.with_init_script(ORDERS))
     with _databases.admin_connection(handle.metadata) as admin:
-        allowed = "SELECT datallowconn FROM pg_database WHERE datname = 'test_spare_empty'"
+        allowed = "SELECT datallowconn FROM pg_database WHERE datname = 'test_spare'"
         assert admin.execute(allowed).fetchall() == [(False,)]
 
 
-def test_template_that_somebody_was_connected_to_is_cloned_again(
-    plugin: PostgresPlugin, start: Start
+@pytest.mark.parametrize(
+    "touches",
+    [
+        ["ALTER DATABASE test_template ALLOW_CONNECTIONS true"],
+        [
+            "ALTER DATABASE test_template ALLOW_CONNECTIONS true",
+            "ALTER DATABASE test_template ALLOW_CONNECTIONS false",
+        ],
+        [
+            "ALTER DATABASE test_template IS_TEMPLATE false",
+            "DROP DATABASE test_template",
+            "CREATE DATABASE test_template TEMPLATE test ALLOW_CONNECTIONS false",
+        ],
+        ["ALTER DATABASE test_template SET work_mem = '7MB'"],
+        ["GRANT CREATE ON DATABASE test_template TO pg_monitor"],
+        ["ALTER DATABASE test_template CONNECTION LIMIT 7"],
+    ],
+    ids=["opened", "opened and closed", "made again", "setting", "grant", "limit"],
+)
+def test_template_that_was_touched_is_cloned_again(
+    plugin: PostgresPlugin, start: Start, touches: list[str]
 ) -> None:
-    handle = start(plugin)
-    with _databases.admin_connection({**handle.metadata, "maintenance_database": "template1"}) as c:
-        c.execute("CREATE TABLE of_all_databases ()")
+    handle = start(plugin.with_init_script(ORDERS))
+    spare = oids(handle)["test_spare"]
+    with _databases.admin_connection(handle.metadata) as admin:
+        for statement in touches:
+            admin.execute(statement.encode())
     with plugin.isolate(handle) as first:
-        assert ask(first, "SELECT count(*) FROM of_all_databases") == 0
-    assert "test_spare_empty" in oids(handle)
+        assert oids(handle)[first.require("database_name")] != spare
+        assert ask(first, "SELECT count(*) FROM orders") == 1
 
 
 def test_clone_of_what_scripts_have_made(plugin: PostgresPlugin, start: Start) -> None:
@@ -97,7 +120,6 @@ def test_clone_of_what_scripts_have_made(plugin: PostgresPlugin, start: Start) -
     for _ in range(2):
         handle = start(plugin)
         found = oids(handle)
-        assert "test_spare_empty" not in found
         with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
             assert oids(handle)[first.require("database_name")] == found["test_spare"]
             for each in (first, second):
@@ -126,8 +148,8 @@ def test_none_of_a_large_template(
 
 @pytest.mark.parametrize("name", ["d" * 40, "Odd-$name"])
 def test_names_that_need_care(process_ground: Ground, start: Start, name: str) -> None:
-    plugin = process_ground.plugin("db", name)
+    plugin = process_ground.plugin("db", name).with_init_script(ORDERS)
     handle = start(plugin)
-    spare = oids(handle)[f"{name}_spare_empty"]
+    spare = oids(handle)[f"{name}_spare"]
     with plugin.isolate(handle) as first:
         assert oids(handle)[first.require("database_name")] == spare

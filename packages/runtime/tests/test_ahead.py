@@ -294,6 +294,21 @@ def test_server_that_has_ended_by_itself_is_launched_anew(suite: Suite) -> None:
     suite.run(ahead=True)  # it may have been an accident
 
 
+def test_what_goes_wrong_beforehand_breaks_no_test(suite: Suite) -> None:
+    suite.run(ahead=False)
+    refusing = """
+import socket
+
+def refuse(*arguments, **options):
+    raise RuntimeError("no sockets here")
+
+socket.socket.bind = refuse
+"""
+    suite.pytester.makeconftest(refusing)
+    suite.pytester.makepyfile(test_box="def test_nothing(): pass")
+    suite.run(ahead=False)
+
+
 def test_damaged_note_is_no_note(suite: Suite) -> None:
     suite.run(ahead=False)
     (note,) = suite.notes

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_plugin_postgres._databases import PRISTINE, quote, shut_out, spare_name
+from cleanroom_plugin_postgres._databases import quote
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -77,7 +77,7 @@ class Cluster(NamedTuple):
         settings: Server settings.
         env: Environment variables of the server.
         timeout: Seconds each command that prepares the data directory may take.
-        spare: Whether it starts with a clone for the first test.
+        spare: Whether it starts with a clone for the first test, where it has content.
     """
 
     username: str
@@ -156,7 +156,6 @@ def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
-        "spare": str(cluster.spare),
         "layout": "4",
     }
 
@@ -178,7 +177,7 @@ def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
 def _initialise(
     cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
 ) -> None:
-    """Make a data directory with the superuser, the database, and perhaps a spare one."""
+    """Make a data directory with the superuser and the database in it."""
     initdb = server.executable.parent / "initdb"
     _run(
         workspace,
@@ -190,15 +189,10 @@ def _initialise(
         ],
         timeout=cluster.timeout,
     )  # fmt: skip
-    database = cluster.database_name
-    statements = [f"CREATE DATABASE {quote(database)}"]
-    if cluster.spare:
-        spare = spare_name(database, PRISTINE)
-        statements += [f"CREATE DATABASE {quote(spare)}", *shut_out(spare)]
     _run(
         workspace,
         [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
-        "".join(f"{statement}\n" for statement in statements),
+        f"CREATE DATABASE {quote(cluster.database_name)}\n",
         timeout=cluster.timeout,
     )
     slim(cluster, server, workspace, directory)

@@ -75,12 +75,18 @@ SELECT ARRAY[format('ALTER SUBSCRIPTION %I DISABLE', subname),
 FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
 WHERE d.datname = current_database()
 """
-# The first session in a database leaves a file there, which the server removes when it starts
-# ("System Catalog Initialization" in the sources, `relcache.c`).
+# Nobody has connected to a template that nobody may connect to and whose row is older than that of
+# its clone: to allow that, to make it again, or to give it away is to write that row anew.
 _UNTOUCHED = """
 SELECT FROM pg_database AS template, pg_database AS spare
 WHERE template.datname = {template} AND spare.datname = {spare}
-      AND (pg_stat_file('base/' || template.oid || '/pg_internal.init', true)).size IS NULL
+      AND NOT template.datallowconn
+      AND age(template.xmin) > age(spare.xmin)
+      AND (SELECT jsonb_object_agg(setrole, setconfig) FROM pg_db_role_setting
+           WHERE setdatabase = template.oid)
+          IS NOT DISTINCT FROM
+          (SELECT jsonb_object_agg(setrole, setconfig) FROM pg_db_role_setting
+           WHERE setdatabase = spare.oid)
 """
 _OUR_SETTINGS = (
     "client_encoding = 'UTF8'",
@@ -247,8 +253,6 @@ def spare_name(database: str, template: str) -> str:
         database: The service's own.
         template: What it is a clone of.
     """
-    if template == PRISTINE:
-        return f"{database}_spare_empty"
     return f"{database}_spare{template.removeprefix(own_template(database))}"
 
 
@@ -270,7 +274,7 @@ def take_spare(connection: Connection, database: str, template: str, name: str) 
 
     Returns:
         Whether that was possible. It is not, where there is none, where another process was
-        faster, and where somebody was connected to the template since the server has started.
+        faster, and where the template may not be what it was any more.
     """
     import psycopg
 

@@ -79,7 +79,7 @@ def find_or_build(
 
     try:
         digest = content.digest(cluster, server)
-        facts = {**facts_of(cluster, server), "content": digest}
+        facts = {**facts_of(cluster, server), "content": digest, "spare": str(cluster.spare)}
         prepared = cached_directory(
             "postgres", facts, build, workspace, patience=0, may_keep=lambda: not doubts
         )

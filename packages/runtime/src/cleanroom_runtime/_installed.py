@@ -65,8 +65,9 @@ def installed_servers(
 def ask_program(executable: Path, *arguments: str) -> str | None:
     """Return what a program writes, on either stream, when it is run with these arguments.
 
-    It is not run again in this process, and if it is no script, neither in later ones, as long as
-    its file is the same: so ask it only for what does not change either, such as its version.
+    It is not run again in this process. Neither is it in later ones, as long as its file is the
+    same, if it is no script, and no link to a program of another name, which may answer for
+    several: so ask it only for what does not change either, such as its version.
 
     Args:
         executable: The program's file.
@@ -76,7 +77,7 @@ def ask_program(executable: Path, *arguments: str) -> str | None:
         What it wrote; `None` where it does not run here, or does not end.
     """
     root = cache_root()
-    if root is None or is_fresh_wanted() or _is_script(executable):
+    if root is None or _is_script(executable) or executable.resolve().name != executable.name:
         return _run(executable, arguments)[0]
     asked = "\0".join((str(executable), *arguments))
     digest = hashlib.sha256(asked.encode(errors="surrogateescape")).hexdigest()
@@ -86,7 +87,7 @@ def ask_program(executable: Path, *arguments: str) -> str | None:
     except OSError:
         return None
     stamp = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    known = _small_files.read(file)
+    known = None if is_fresh_wanted() else _small_files.read(file)
     if isinstance(known, dict) and known.get("stamp") == stamp:
         return str(known["answer"])
     answer, succeeded = _run(executable, arguments)

@@ -164,15 +164,19 @@ def pytest_collection(session: pytest.Session) -> None:
     note = config.stash.get(_NOTE, None)
     if note is None or hasattr(config, "workerinput") or not os.path.exists(note):
         return  # or it cannot be read, as in somebody else's home
-    if config.option.collectonly or config.option.setupplan or config.option.cleanroom_fresh:
+    if _starts_nothing(config) or config.option.cleanroom_fresh:
         return
-    run = _session_run(config)
-    from cleanroom import CleanroomError
-    from cleanroom_runtime._ahead import launch_again
+    with suppress(Exception):  # which the first test that asks for a service will meet
+        run = _session_run(config)
+        from cleanroom_runtime._ahead import launch_again
 
-    with suppress(CleanroomError):  # which the first test that asks for a service will meet
         launch_again(run)
         config.stash[_AHEAD] = True
+
+
+def _starts_nothing(config: pytest.Config) -> bool:
+    """Whether no test will be run."""
+    return config.option.collectonly or getattr(config.option, "setupplan", False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -180,7 +184,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the run's warden where tests ask for services: it is up when the first does."""
     config = session.config
     in_vain = session.testsfailed and not config.option.continue_on_collection_errors
-    if in_vain or config.option.collectonly or config.option.setupplan:
+    if in_vain or _starts_nothing(config):
         return
     if any(_SERVICES_FIXTURE in getattr(item, "fixturenames", ()) for item in session.items):
         from cleanroom import CleanroomError
