@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -334,9 +335,10 @@ def test_a_server_that_does_not_end(
     start: Start, cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a server does not leave in order in time is not kept, and is made in place."""
-    monkeypatch.setattr(_prebuilt, "_PATIENCE", 0.0)
+    monkeypatch.setattr(_prebuilt, "_PATIENCE", 0.1)
+    monkeypatch.setattr(_prebuilt, "signal", SimpleNamespace(SIGINT=0))  # which ends nothing
     handle = start(with_content(PostgresPlugin(backend="process")))
-    assert handle.metadata["content"].endswith("the server that made it did not end within 0 s")
+    assert handle.metadata["content"].endswith("the server that made it did not end within 0.1 s")
     assert names(handle) == ["one", "two"]
     assert packs(cache) == []
 
