@@ -108,14 +108,7 @@ class Run:
 
         Both raise what `request` raises.
         """
-        line = self._take()
-        try:
-            line.send({"op": op, **fields})
-        except BaseException as exc:
-            line.close()
-            if isinstance(exc, OSError):
-                raise self._gone() from exc
-            raise
+        line = self._say(Line.send, {"op": op, **fields})
 
         def finish() -> Reply:
             try:
@@ -141,14 +134,7 @@ class Run:
 
     def tell(self, op: str, **fields: Any) -> None:
         """Send a request, and never learn what came of it. Raises as `request`."""
-        line = self._take()
-        try:
-            line.tell({"op": op, **fields})
-        except BaseException as exc:
-            line.close()
-            if isinstance(exc, OSError):
-                raise self._gone() from exc
-            raise
+        line = self._say(Line.tell, {"op": op, **fields})
         with self._lock:
             self._idle.append(line)
 
@@ -249,6 +235,18 @@ class Run:
             for line in self._idle:  # its parent's, which keeps them
                 line.close()
             self._begin()
+
+    def _say(self, say: Callable[[Line, Reply], None], request: Reply) -> Line:
+        """Say something over a connection that nobody else uses now, and return that."""
+        line = self._take()
+        try:
+            say(line, request)
+        except BaseException as exc:
+            line.close()
+            if isinstance(exc, OSError):
+                raise self._gone() from exc
+            raise
+        return line
 
     def _take(self) -> Line:
         self._notice_fork()

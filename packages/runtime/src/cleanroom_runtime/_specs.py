@@ -82,6 +82,7 @@ class ProcessSpec:
             then on `argv`, `cwd`, `copy` and the environment alone; `files` are written when it is
             asked for, and speak of no folder or port; and nothing in `argv` is secret, as it is
             noted in the cache. With `env`, it is launched when it is asked for.
+            `setup` has to use the endpoint it is given, as it may be in another workspace.
     """
 
     argv: Sequence[str]
