@@ -72,6 +72,10 @@ _REDIS_BODIES = {
         def test_increments(client, n):
             assert client.incr("key") == 1
         """,
+    "increments another": """\
+        def test_increments(client, n):
+            assert client.incr(f"key {n}") == 1
+        """,
 }
 
 _IDLE_CONFTEST = """\

@@ -10,10 +10,11 @@ from benchmarks._options import MARKED
 from benchmarks._rounds import slope_rounds
 from benchmarks._session import Session
 from benchmarks._suites import Work
-from benchmarks.postgres_contenders import BY_HAND, CONNECT, CONTAINER, PROCESS
+from benchmarks.postgres_contenders import BY_HAND, CONNECT, CONTAINER, NOT_ISOLATED, PROCESS
 from benchmarks.postgres_peers import PYTEST_POSTGRESQL
 
 NEXT = "The next isolated test: {work}"
+READS = "reads"
 ROLLS_BACK = "rolls back"
 
 
@@ -63,6 +64,8 @@ def _contenders(session: Session, work: Work) -> list[Contender]:
     contenders = [CONNECT]
     if "process" in options.backends:
         contenders.append(PROCESS)
+    if work.kind in (READS, ROLLS_BACK):
+        contenders.append(NOT_ISOLATED)
     if work.kind == ROLLS_BACK:
         return contenders
     tables = MARKED if MARKED in options.tables else options.tables[0]
@@ -81,4 +84,4 @@ def _marks(work: Work, title: str) -> Sequence[Mark]:
         return [Mark(title, ours, 5), Mark(title, ours, 0.1, (peer,))]
     if work.kind == "runs DDL":
         return [Mark(title, ours, 15), Mark(title, ours, 0.25, (peer,))]
-    return [Mark(title, ours, 1, (CONNECT.name,), over=True)]
+    return [Mark(title, ours, 1, (one.name,), over=True) for one in (CONNECT, NOT_ISOLATED)]

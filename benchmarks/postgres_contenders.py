@@ -36,6 +36,37 @@ def connection():
         yield connection
 """
 
+_NOT_ISOLATED = """\
+import os
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+URL = os.environ["BENCH_SERVER_URL"]
+
+
+@pytest.fixture(scope="session")
+def migrated():
+    name = f"shared_{uuid.uuid4().hex}"
+    url = make_conninfo(URL, dbname=name)
+    with psycopg.connect(URL, autocommit=True) as maintenance:
+        maintenance.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(url) as connection:
+            for file in sorted(Path("migrations").glob("*.sql")):
+                connection.execute(file.read_text())
+        yield url
+        maintenance.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def connection(migrated):
+    with psycopg.connect(migrated) as connection:
+        yield connection
+"""
+
 _BY_HAND = """\
 import os
 import uuid
@@ -93,6 +124,14 @@ CONNECT = Contender(
     kind="connects",
     needs_server=True,
 )
+
+NOT_ISOLATED = Contender(
+    name="the same statements, nothing isolated, server runs",
+    environment="bare",
+    conftest=lambda tables: _NOT_ISOLATED,
+    needs_server=True,
+)
+"""What only reads, or rolls back, leaves its database to the next one as it was."""
 
 BY_HAND = Contender(
     name="CREATE DATABASE TEMPLATE by hand, server runs",

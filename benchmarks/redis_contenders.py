@@ -52,6 +52,21 @@ def client(shared_client):
     shared_client.flushdb()
 """
 
+_NOT_ISOLATED = """\
+import pytest
+from cleanroom_plugin_redis import RedisPlugin
+from redis import Redis
+
+
+@pytest.fixture(scope="session")
+def client():
+    plugin = RedisPlugin(backend="process")
+    handle = plugin.start()
+    with Redis.from_url(handle.url) as client:
+        yield client
+    plugin.stop(handle)
+"""
+
 BARE = Contender(name="bare pytest, imports redis", environment="bare", kind="nothing")
 
 PROCESS = Contender(
@@ -59,6 +74,13 @@ PROCESS = Contender(
     environment="plugins",
     conftest=lambda tables: _OURS,
     variables={"CLEANROOM_BACKEND": "process"},
+)
+
+NOT_ISOLATED = Contender(
+    name="one client for all, nothing isolated",
+    environment="plugins",
+    conftest=lambda tables: _NOT_ISOLATED,
+    kind="increments another",
 )
 
 CONTAINER = Contender(

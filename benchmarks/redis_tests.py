@@ -7,7 +7,14 @@ from benchmarks._marks import Mark
 from benchmarks._rounds import sample_rounds, slope_rounds
 from benchmarks._session import Session
 from benchmarks._suites import write_redis_suite
-from benchmarks.redis_contenders import BARE, OURS, PROCESS, PYTEST_REDIS, TESTCONTAINERS
+from benchmarks.redis_contenders import (
+    BARE,
+    NOT_ISOLATED,
+    OURS,
+    PROCESS,
+    PYTEST_REDIS,
+    TESTCONTAINERS,
+)
 
 COLD = "Redis, cold: one isolated test, whole pytest process"
 NEXT = "Redis: the next isolated test"
@@ -19,12 +26,13 @@ def measure_redis(session: Session) -> None:
     """Time whole pytest processes with one test and with many; start and stop by the API."""
     peers = (PYTEST_REDIS, TESTCONTAINERS) if session.options.peers else ()
     contenders = [BARE, *(OURS[name] for name in session.options.backends), *peers]
+    of_next = [*contenders, NOT_ISOLATED]
     sizes = session.options.redis_sizes
     suites = {
         (contender.name, tests): write_redis_suite(
             session.suite_folder(f"redis {contender.name}"), contender, tests
         )
-        for contender in contenders
+        for contender in of_next
         for tests in {1, *sizes}
     }
 
@@ -37,13 +45,15 @@ def measure_redis(session: Session) -> None:
     slope_rounds(
         session,
         NEXT,
-        contenders,
+        of_next,
         take,
         sizes=lambda _: sizes,
         runs=lambda _: runs,
         floor=BARE,
     )
-    session.marks.append(Mark(NEXT, PROCESS.name, 0.5, (BARE.name,), over=True))
+    session.marks += [
+        Mark(NEXT, PROCESS.name, 0.5, (one.name,), over=True) for one in (BARE, NOT_ISOLATED)
+    ]
     _measure_start_stop(session)
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import PostgresPlugin, _wal
+from cleanroom_plugin_postgres import PostgresPlugin, _undo, _wal
 from cleanroom_plugin_postgres._database import as_template
 from cleanroom_plugin_postgres._databases import (
     admin_connection,
@@ -21,6 +21,7 @@ from cleanroom_plugin_postgres._databases import (
     seal,
 )
 from cleanroom_plugin_postgres._isolation import replaced, with_database
+from cleanroom_plugin_postgres._put_back import PutBack
 from cleanroom_plugin_postgres._wal import WriteLog
 from tests.database_snapshot import Snapshot, differences, snapshot
 from tests.grounds import Ground, find_ground
@@ -413,6 +414,37 @@ def between_state_and_log(monkeypatch: pytest.MonkeyPatch, act: Callable[[], obj
         return found, answers
 
     monkeypatch.setattr(WriteLog, "scan", late)
+
+
+def test_what_is_written_after_the_log_was_read(
+    isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What older and younger transactions write while rows are put back, is undone next time."""
+    original = _undo.put_back
+    services: list[psycopg.Connection[Any]] = []
+
+    def put_back(*args: Any, **options: Any) -> PutBack:
+        older, younger = services
+        if older.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return original(*args, **options)
+        older.execute("BEGIN; INSERT INTO notes (text) VALUES ('older')")
+        done = original(*args, **options)
+        younger.execute("INSERT INTO people (name) VALUES ('younger'), ('youngest')")
+        younger.execute("INSERT INTO notes (text) VALUES ('younger')")
+        return done
+
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        services = [connect(isolated), connect(isolated)]
+        services[1].execute("UPDATE people SET name = name || '!'")
+    monkeypatch.setattr(_undo, "put_back", put_back)
+    with isolated_server.plugin.isolate(isolated_server.handle):
+        services[0].execute("INSERT INTO people (name) VALUES ('older')")
+        services[0].execute("COMMIT")
+    monkeypatch.undo()
+    assert isolated_server.after() == []
+    assert isolated_server.after("INSERT INTO people (name) VALUES ('Tim')") == []
+    for service in services:
+        service.close()
 
 
 def test_a_service_that_never_stops_writing(isolated_server: Isolated) -> None:

@@ -31,6 +31,8 @@ class Baseline(NamedTuple):
         template: The template's oid.
         next_transaction: Rows of this transaction and later ones are not the template's.
         position: Of the log: what follows was written since.
+        putting_back: Id of the transaction after that position that put things back, and whose rows
+            are the template's; empty where there is none.
         belongings: Settings, grants and other things the database has beside its content.
         shared: What all databases of the server share, as of then.
         unmeasured: Bytes of the database's log since its size was looked at.
@@ -43,6 +45,7 @@ class Baseline(NamedTuple):
     position: str
     belongings: Mapping[str, object]
     shared: Shared
+    putting_back: str = ""
     unmeasured: int = 0
     is_past: bool = False
 
@@ -50,6 +53,16 @@ class Baseline(NamedTuple):
     def at(self) -> Position:
         """Where nothing is written since, as long as nobody is at work in the database."""
         return Position.of(self.position, self.shared)
+
+    @property
+    def added(self) -> str:
+        """The condition that holds of rows that were added since; `{row}` is for the table."""
+        oldest = f"pg_catalog.age('{self.next_transaction & 0xFFFFFFFF}'::pg_catalog.xid)"
+        # Of rows that are two thousand million transactions old, the age is below zero.
+        condition = f"pg_catalog.age({{row}}xmin) BETWEEN 0 AND {oldest}"
+        if self.putting_back:
+            condition += f" AND {{row}}xmin <> '{self.putting_back}'::pg_catalog.xid"
+        return condition
 
 
 def mark(admin: Connection) -> tuple[int, str]:

@@ -89,7 +89,7 @@ def may_be_undone(catalogues: Mapping[str, frozenset[str]]) -> bool:
 
 
 def drop_made(
-    connection: Connection, schema: Schema, catalogues: Collection[str], young: str
+    connection: Connection, schema: Schema, catalogues: Collection[str], added: str
 ) -> bool:
     """Drop the relations that were made, in a transaction that has begun.
 
@@ -97,7 +97,7 @@ def drop_made(
         connection: To the database.
         schema: Of the template.
         catalogues: Those that were written to.
-        young: The condition that holds of rows which the template does not have.
+        added: The condition that holds of rows which the template does not have.
 
     Returns:
         Whether the catalogues have now what they had. If not, it must not be committed.
@@ -108,7 +108,7 @@ def drop_made(
     found = connection.execute(
         "SELECT c.oid::bigint, relkind::text, relpersistence = 't', format('%I.%I', nspname, "
         "relname) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n "
-        f"ON n.oid = relnamespace WHERE {young.format('c.')}".encode()
+        f"ON n.oid = relnamespace WHERE {added.format(row='c.')}".encode()
     ).fetchall()
     for oid, kind, is_temporary, name in found:
         if is_temporary or int(str(oid)) in schema.relations:
@@ -120,17 +120,18 @@ def drop_made(
         for kind, statement in _KINDS.items()
         if kind in made
     ]
-    answers = run_all(connection, [*drops, _question(connection, schema, catalogues, young)])
+    answers = run_all(connection, [*drops, _question(connection, schema, catalogues, added)])
     return answers[-1] == [(True,)]
 
 
 def _question(
-    connection: Connection, schema: Schema, catalogues: Collection[str], young: str
+    connection: Connection, schema: Schema, catalogues: Collection[str], added: str
 ) -> str:
     """Ask whether catalogues have what they had."""
     touched = sorted({_OVERSIZED.get(name, name) for name in catalogues})
+    young = added.format(row="")
     same = [
-        f"(SELECT count(*) = {schema.rows[name]} AND count(*) FILTER (WHERE {young.format('')}) = 0"
+        f"(SELECT count(*) = {schema.rows[name]} AND count(*) FILTER (WHERE {young}) = 0"
         f" FROM pg_catalog.{name})"
         for name in touched
     ]

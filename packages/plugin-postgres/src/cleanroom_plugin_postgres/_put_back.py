@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cleanroom_plugin_postgres._baseline import (
     NotUndoableError,
@@ -25,15 +25,27 @@ _IN_PLACE = frozenset({"Heap INPLACE"})
 _OF_CATALOGUES = "pg_catalog."
 
 
+class PutBack(NamedTuple):
+    """What was done.
+
+    Attributes:
+        transaction: The id of the transaction that did it.
+        rows_only: Whether it changed rows, sequences and large objects, and no catalogue.
+    """
+
+    transaction: str
+    rows_only: bool
+
+
 def put_back(
     connect: Callable[[], Connection],
     content: Content,
     origin: Origin,
     writes: Writes,
-    since: int | None,
+    added: str | None,
     *,
     drops: bool = False,
-) -> str:
+) -> PutBack:
     """Put back what was written to, in one transaction.
 
     Args:
@@ -41,17 +53,15 @@ def put_back(
         content: What is in the template.
         origin: Knows its rows.
         writes: What was written to, and how.
-        since: Rows of this transaction and later ones were added; `None` if that says nothing.
+        added: The condition that holds of rows that were added, see `Baseline.added`; `None` if
+            that cannot be told.
         drops: Whether relations that were made may be dropped.
-
-    Returns:
-        The id of the transaction.
 
     Raises:
         NotUndoableError: Something else was written to as well.
     """
     touched, catalogues = _sorted(content, writes)
-    if catalogues and not (drops and since is not None and may_be_undone(catalogues)):
+    if catalogues and not (drops and added is not None and may_be_undone(catalogues)):
         raise SchemaChangedError(_what_happened(catalogues))
     # Whoever has written to a table is waited for: what it adds would be seen by nobody later.
     tables = ", ".join(f"ONLY {each.name}" for each, _ in touched if each.kind != "sequence")
@@ -64,8 +74,8 @@ def put_back(
         elif relation.kind == "large objects":
             steps.append(_unlink_large_objects(content))
         else:
-            added_only = since is not None and kinds <= _INSERTS
-            steps.append(_delete(relation, since if added_only else None))
+            added_only = added is not None and kinds <= _INSERTS
+            steps.append(_delete(relation, added if added_only else None))
             if relation.size and not added_only:
                 copies.append(origin.copy_in(relation))
     schema = origin.schema() if catalogues else None
@@ -75,21 +85,21 @@ def put_back(
         steps.clear()
         with connection.cursor().copy(statement.encode()) as copy:
             copy.write(rows)
-    if schema is not None and since is not None:
+    if schema is not None and added is not None:
         run_all(connection, steps)
         steps.clear()
-        _drop_made(connection, schema, catalogues, since)
+        _drop_made(connection, schema, catalogues, added)
     answers = run_all(connection, [*steps, "SELECT pg_current_xact_id()::xid::text", "COMMIT"])
-    return str(answers[-2][0][0])
+    return PutBack(str(answers[-2][0][0]), rows_only=not catalogues)
 
 
 def _drop_made(
-    connection: Connection, schema: Schema, catalogues: Mapping[str, frozenset[str]], since: int
+    connection: Connection, schema: Schema, catalogues: Mapping[str, frozenset[str]], added: str
 ) -> None:
     from psycopg import Error
 
     try:
-        if drop_made(connection, schema, catalogues, _young(since)):
+        if drop_made(connection, schema, catalogues, added):
             return
         run_all(connection, ["ROLLBACK"])
     except Error as exc:
@@ -143,18 +153,11 @@ def _set_back(relation: Relation, sequence: Sequence) -> str:
     return f"SELECT pg_catalog.setval({literal(relation.name)}, {sequence.value}, {called})"
 
 
-def _delete(table: Relation, since: int | None) -> str:
+def _delete(table: Relation, added: str | None) -> str:
     """The statement that deletes the rows that were added, or all of them."""
-    if table.size == 0 or since is None:
+    if table.size == 0 or added is None:
         return f"DELETE FROM ONLY {table.name}"
-    return f"DELETE FROM ONLY {table.name} WHERE {_young(since).format('')}"
-
-
-def _young(since: int) -> str:
-    """The condition that holds of rows of this transaction and later ones; {} is for the table."""
-    oldest = f"pg_catalog.age('{since & 0xFFFFFFFF}'::pg_catalog.xid)"
-    # Of rows that are two thousand million transactions old, the age is below zero.
-    return f"pg_catalog.age({{}}xmin) BETWEEN 0 AND {oldest}"
+    return f"DELETE FROM ONLY {table.name} WHERE {added.format(row='')}"
 
 
 def _unlink_large_objects(content: Content) -> str:

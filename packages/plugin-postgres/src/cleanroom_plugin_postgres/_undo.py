@@ -79,23 +79,26 @@ class Undo:
             raise NotUndoableError(content.problem)
         if self._content and self._is_idle(baseline, session):
             return baseline
-        own = set[str]()
-        now, start, written = baseline, baseline.position, baseline.unmeasured
+        own = {baseline.putting_back} if baseline.putting_back else set[str]()
+        now, written = baseline, baseline.unmeasured
         for attempt in range(_ROUNDS):
-            now, scan = self._look(database, now._replace(position=start), session, own)
+            is_first = attempt == 0
+            now, scan = self._look(database, now, session, own, is_first=is_first)
             written += scan.length
             if self._content is None:
                 self._content = content = self._origin.content() if scan.writes else content
             if content.problem:
                 raise NotUndoableError(content.problem)
+            now = now._replace(putting_back="", unmeasured=self._measure(now.oid, written, content))
             if not scan.writes:
-                return now._replace(unmeasured=self._measure(now.oid, written, content))
-            # What this has put back itself cannot be told by its age from what was added since.
-            since = baseline.next_transaction if attempt == 0 else None
-            own.add(
-                put_back(session.opened, content, self._origin, scan.writes, since, drops=drops)
-            )
-            start = scan.end
+                return now
+            # What this has put back itself cannot be told from what was added since.
+            added = baseline.added if is_first else None
+            put = put_back(session.opened, content, self._origin, scan.writes, added, drops=drops)
+            if is_first and put.rows_only:
+                # What others write from the scan's end on is found before the next test.
+                return now._replace(putting_back=put.transaction)
+            own.add(put.transaction)
         raise NotUndoableError("it is being written to")
 
     def _is_idle(self, baseline: Baseline, session: Session) -> bool:
@@ -107,7 +110,13 @@ class Undo:
         return [self._admin.info.backend_pid, *session.pids()]
 
     def _look(
-        self, database: str, baseline: Baseline, session: Session, own: set[str]
+        self,
+        database: str,
+        baseline: Baseline,
+        session: Session,
+        own: set[str],
+        *,
+        is_first: bool,
     ) -> tuple[Baseline, Scan]:
         """Wait until nobody is in a transaction; return what the database is then, and its writes.
 
@@ -119,9 +128,9 @@ class Undo:
         reader, template = self._reader, self._origin.template
         # Settings and grants were looked at before: what is put back are rows.
         ask = (
-            reader.work_statements(baseline.oid, self._ours(session))
-            if own
-            else reader.statements(database, template, self._ours(session))
+            reader.statements(database, template, self._ours(session))
+            if is_first
+            else reader.work_statements(baseline.oid, self._ours(session))
         )
         begun = time.monotonic()
         while True:
@@ -135,11 +144,11 @@ class Undo:
                 )
             except TooLongError:
                 raise NotUndoableError("much was written to the server") from None
-            if own:
-                work, shared = read_work(answers), baseline.shared
-            else:
+            if is_first:
                 work = _check_belongings(baseline, read_state(answers)).work
                 shared = read_shared(answers)
+            else:
+                work, shared = read_work(answers), baseline.shared
             if not work.busy:
                 now = baseline._replace(
                     next_transaction=work.next_transaction,
