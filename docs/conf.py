@@ -1,6 +1,7 @@
 """How the documentation is built: `hatch run docs:build`."""
 
 import sys
+from collections import namedtuple
 from importlib import import_module
 
 from sphinx.application import Sphinx
@@ -49,6 +50,8 @@ _PACKAGES = (
     "cleanroom_plugin_http",
 )
 
+_FIELD = type(namedtuple("_OneField", "field").field)
+
 _NOT_FOR_USERS = {("Template", "drafts")}
 """Attributes that are public only among the modules of a package."""
 
@@ -75,7 +78,15 @@ for _name in _PACKAGES:
 def setup(app: Sphinx) -> None:
     """Look after what extensions do to docstrings."""
     app.connect("autodoc-process-docstring", _keep_the_first_line, priority=400)
+    app.connect("autodoc-skip-member", _skip_fields_of_tuples)
     app.connect("env-check-consistency", _warn_of_missing_attributes)
+
+
+def _skip_fields_of_tuples(
+    app: Sphinx, what: str, name: str, member: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out what the docstring of a named tuple says of its fields already."""
+    return True if isinstance(member, _FIELD) else None
 
 
 def _keep_the_first_line(

@@ -255,7 +255,7 @@ def unprepared(process_ground: Ground, short_folder: Path) -> Callable[..., Brok
         script(short_folder / "initdb", commands)
         plugin.program = short_folder / "postgres"
         plugin.program.symlink_to(server.executable)
-        plugin.server = replace(server, executable=plugin.program, parts=())
+        plugin.server = server._replace(executable=plugin.program, parts=())
         return plugin
 
     return unprepared

@@ -1,4 +1,4 @@
-"""In a pytest session, the first test's clone lies in what a process starts with as content."""
+"""In a pytest session, the first test's clone lies in what a process starts with."""
 
 from __future__ import annotations
 
@@ -65,15 +65,53 @@ def test_none_in_a_script(process_ground: Ground) -> None:
     assert not [name for name in said.split() if "_spare" in name]
 
 
-def test_none_of_an_empty_template(plugin: PostgresPlugin, start: Start) -> None:
-    """Anybody can connect to the template of all databases, and nothing tells that for certain."""
-    handle = start(plugin)
-    assert not [name for name in oids(handle) if "_spare" in name]
-    with _databases.admin_connection({**handle.metadata, "maintenance_database": "template1"}) as c:
-        c.execute("CREATE TABLE of_all_databases ()")
-        c.execute("ANALYZE")
+PRISTINE_SPARE = "test_spare_template1"
+
+
+def test_clone_of_an_empty_template(plugin: PostgresPlugin, start: Start) -> None:
+    for _ in range(2):
+        handle = start(plugin)
+        spare = oids(handle)[PRISTINE_SPARE]
+        with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
+            found = oids(handle)
+            assert found[first.require("database_name")] == spare
+            assert second.require("database_name") in found
+            assert PRISTINE_SPARE not in found
+            for each in (first, second):
+                ask(each, "CREATE TABLE orders (id int)")
+        with plugin.isolate(handle) as third:
+            assert third.url == first.url
+            assert ask(third, "SELECT count(*) FROM pg_class WHERE relname = 'orders'") == 0
+
+
+@pytest.mark.parametrize(
+    "touches",
+    [
+        ["CREATE TABLE of_all_databases ()", "ANALYZE"],
+        ["CREATE TABLE of_all_databases ()", "ALTER ROLE test PASSWORD 'secret'"],
+        ["CREATE TABLE of_all_databases ()", "ALTER ROLE test CONNECTION LIMIT 7"],
+        ["CREATE TABLE of_all_databases ()", "DROP DATABASE test_spare_template1",
+         "CREATE DATABASE test_spare_template1 TEMPLATE template0",
+         "ALTER ROLE test PASSWORD 'secret'"],
+        ["ALTER DATABASE template1 SET work_mem = '7MB'"],
+        ["BEGIN", "CREATE TABLE of_all_databases ()", "ROLLBACK"],
+    ],
+    ids=["table", "password", "role", "made again", "setting", "rolled back"],
+)  # fmt: skip
+def test_empty_template_that_was_touched_is_cloned(
+    plugin: PostgresPlugin, start: Start, touches: list[str]
+) -> None:
+    """Whatever was written to the server: anybody can connect to the template of all databases."""
+    handle = start(plugin.with_credentials("test", "secret"))
+    template = {**handle.metadata, "maintenance_database": "template1"}
+    with _databases.admin_connection(template) as connection:
+        for statement in touches:
+            connection.execute(statement.encode())
+    spare = oids(handle)[PRISTINE_SPARE]
     with plugin.isolate(handle) as first:
-        assert ask(first, "SELECT count(*) FROM of_all_databases") == 0
+        assert oids(handle)[first.require("database_name")] != spare
+        exists = "SELECT count(*) FROM pg_class WHERE relname = 'of_all_databases'"
+        assert ask(first, exists) == int(touches[0] == "CREATE TABLE of_all_databases ()")
 
 
 def test_nobody_can_connect_to_it_before(plugin: PostgresPlugin, start: Start) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,6 +212,23 @@ def test_the_bound_of_a_health_check_can_be_set(process_ground: Ground) -> None:
     assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
     assert time.monotonic() - began < 1
     plugin.stop(handle)
+
+
+SCRIPT = """
+from cleanroom_plugin_redis import RedisPlugin
+
+plugin = RedisPlugin("cache", backend="process")
+handle = plugin.start()
+with plugin.isolate(handle):
+    plugin.stop(handle)
+"""
+
+
+def test_a_script_ends_without_a_warning() -> None:
+    """What is left open until the process ends, on purpose, is nothing for Python to warn of."""
+    argv = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 # ------------------------------------------------------------- which server may serve

@@ -27,10 +27,11 @@ from cleanroom_runtime._container import (
     remove,
     state,
 )
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._images import provide
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec, Endpoint
+from cleanroom_runtime._specs import Endpoint
 from cleanroom_runtime._warden._containers import RUN_LABEL, SERVICE_LABEL
 
 Start = Callable[..., Endpoint]
@@ -386,7 +387,7 @@ def script(
         from cleanroom_runtime._container import launch
         from cleanroom_runtime._engine import find_engine
         from cleanroom_runtime._run import Run, RunAddress
-        from cleanroom_runtime._specs import ContainerSpec
+        from cleanroom_runtime._container_spec import ContainerSpec
 
         address = RunAddress.new()
         run = Run(RunAddress(sys.argv[2], address.root, address.owner))

@@ -11,9 +11,9 @@ import pytest
 from cleanroom import ContainerError
 from cleanroom_runtime import _scratch
 from cleanroom_runtime._container import launch
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 
 FOLDER = "/var/lib/postgresql/data"
 DATA = "$PGDATA/PG_VERSION"

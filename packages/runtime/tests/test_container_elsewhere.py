@@ -20,9 +20,9 @@ import cleanroom
 import cleanroom_runtime
 from cleanroom import ContainerError
 from cleanroom_runtime._container import kill, launch, log_tail, remove, state
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._containers import OWNER_LABEL, RUN_LABEL
 from tests.leftovers import gone_within
 
@@ -171,7 +171,7 @@ INSIDE = textwrap.dedent(
     from cleanroom_runtime._container import launch
     from cleanroom_runtime._engine import find_engine
     from cleanroom_runtime._run import current_run
-    from cleanroom_runtime._specs import ContainerSpec
+    from cleanroom_runtime._container_spec import ContainerSpec
 
     def answers(endpoint):
         try:

@@ -12,10 +12,10 @@ import pytest
 
 from cleanroom_runtime import _stale
 from cleanroom_runtime._container import launch
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._network import network_of
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._containers import OWNER_LABEL, RUN_LABEL
 
 Start = Callable[[], str]

@@ -26,10 +26,10 @@ from cleanroom import (
     ServiceHandle,
 )
 from cleanroom_runtime import ContainerPlugin
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._images import provide
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._tunnel import _serve
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

@@ -14,9 +14,9 @@ from docker.errors import NotFound
 
 from cleanroom import ContainerError
 from cleanroom_runtime._container import launch
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._containers import RUN_LABEL
 
 SESSION_LABEL = "org.testcontainers.session-id"
@@ -39,7 +39,7 @@ SCRIPT = textwrap.dedent(
     from cleanroom_runtime._container import launch
     from cleanroom_runtime._engine import find_engine
     from cleanroom_runtime._run import current_run
-    from cleanroom_runtime._specs import ContainerSpec
+    from cleanroom_runtime._container_spec import ContainerSpec
 
     run = current_run()
     spec = ContainerSpec(sys.argv[1], 5432, command=["sleep", "600"])

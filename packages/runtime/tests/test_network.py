@@ -17,10 +17,10 @@ import pytest
 
 from cleanroom import ContainerError, ServiceHandle
 from cleanroom_runtime._container import kill, launch, log_tail, state
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._network import known_network, network_of
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._view import seen_from_container
 from cleanroom_runtime._warden._containers import OWNER_LABEL, RUN_LABEL
 from tests.leftovers import gone_within, until
@@ -181,7 +181,7 @@ SCRIPT = """
     from cleanroom_runtime._container import launch
     from cleanroom_runtime._engine import find_engine
     from cleanroom_runtime._run import Run, RunAddress
-    from cleanroom_runtime._specs import ContainerSpec
+    from cleanroom_runtime._container_spec import ContainerSpec
     from cleanroom_runtime._view import seen_from_container
 
     engine, run_id, image = find_engine(), *sys.argv[1:]
@@ -245,12 +245,13 @@ def test_killed_meanwhile(script: Any, faulty_engine: Any) -> None:
 
 def test_left_behind(docker_engine: docker.DockerClient, engine: Engine) -> None:
     """A network that a killed container of tests has left is removed by the next run."""
-    nobody = docker_engine.networks.create(
+    # By its id alone: a run that begins elsewhere at the same time may be the one to remove it.
+    nobody = docker_engine.api.create_network(
         f"cleanroom-{os.urandom(4).hex()}", labels={OWNER_LABEL: "0" * 64}
-    )
+    )["Id"]
     code = (
         "import sys; from cleanroom_runtime._stale import sweep; "
         "from cleanroom_runtime._engine import find_engine; sweep(find_engine())"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert nobody.id not in [each.id for each in docker_engine.networks.list()]
+    assert nobody not in [each.id for each in docker_engine.networks.list()]

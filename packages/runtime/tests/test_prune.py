@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cleanroom_runtime import _prune
-from cleanroom_runtime._prune import last_use, note_use, prune
+from cleanroom_runtime._prune import last_use, prune
+from cleanroom_runtime._small_files import note_use
 from cleanroom_runtime._warden import _pack
 
 DAY = 24 * 60 * 60
@@ -64,7 +65,7 @@ def test_what_was_just_used_stays(tmp_path: Path) -> None:
     """What a run may be copying stays, however large the cache is."""
     entry(tmp_path, 1, days=0)
     folder = entry(tmp_path, 2, days=400)
-    note_use(folder)
+    note_use(folder / "checked")
     assert time.time() - last_use(folder) < 60
     assert prune(tmp_path, largest=0) == []
     assert left(tmp_path) == {1, 2}
@@ -92,7 +93,7 @@ def test_what_is_used_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     lock = fcntl.flock
 
     def use_then_lock(fd: int, operation: int) -> None:
-        note_use(folder)
+        note_use(folder / "checked")
         lock(fd, operation)
 
     monkeypatch.setattr(_prune.fcntl, "flock", use_then_lock)

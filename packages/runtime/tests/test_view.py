@@ -13,10 +13,11 @@ import pytest
 
 from cleanroom import ContainerError, ServiceHandle
 from cleanroom_runtime import BasePlugin, _run, _view
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._network import Network, known_network
 from cleanroom_runtime._run import Run
-from cleanroom_runtime._specs import ContainerSpec, LocalServer
+from cleanroom_runtime._specs import LocalServer
 from cleanroom_runtime._view import _moved, seen_from_container
 
 PORTS = {54321: 5432, 54322: 8025}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_http import _check
@@ -24,12 +24,14 @@ from cleanroom_plugin_http._tls import Tls, check_tls, verify_option
 from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
-    ContainerSpec,
     LocalServer,
     ProcessSpec,
     Workspace,
 )
 from cleanroom_runtime.options import table
+
+if TYPE_CHECKING:
+    from cleanroom_runtime import ContainerSpec
 
 Validator = Callable[[ServiceHandle], object]
 """Is given the service's handle; raises, or returns `False`, where something is wrong with it."""
@@ -217,6 +219,8 @@ class HttpPlugin(BasePlugin):
 
     def container(self, image: str) -> ContainerSpec:
         """Return the image, with the command if one was given as well."""
+        from cleanroom_runtime import ContainerSpec
+
         assert self._port is not None  # noqa: S101 - checked with the image
         where = {"port": str(self._port), "host": "0.0.0.0"}  # noqa: S104 - inside the container
         return ContainerSpec(

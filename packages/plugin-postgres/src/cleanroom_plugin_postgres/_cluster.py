@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_plugin_postgres._databases import quote
+from cleanroom_plugin_postgres._databases import PRISTINE, quote, spare_name
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -77,7 +77,7 @@ class Cluster(NamedTuple):
         settings: Server settings.
         env: Environment variables of the server.
         timeout: Seconds each command that prepares the data directory may take.
-        spare: Whether it starts with a clone for the first test, where it has content.
+        spare: Whether it starts with a clone for the first test.
     """
 
     username: str
@@ -95,7 +95,7 @@ def empty_directory(cluster: Cluster, server: LocalServer, workspace: Workspace)
     """Return a prepared data directory, to copy, with the superuser and the database in it."""
     return cached_directory(
         "postgres",
-        facts_of(cluster, server),
+        {**facts_of(cluster, server), "spare": str(cluster.spare)},
         lambda directory: _initialise(cluster, server, workspace, directory),
         workspace,
     )
@@ -177,7 +177,7 @@ def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
 def _initialise(
     cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
 ) -> None:
-    """Make a data directory with the superuser and the database in it."""
+    """Make a data directory with the superuser, the database, and the clone for the first test."""
     initdb = server.executable.parent / "initdb"
     _run(
         workspace,
@@ -189,10 +189,14 @@ def _initialise(
         ],
         timeout=cluster.timeout,
     )  # fmt: skip
+    made = [f"CREATE DATABASE {quote(cluster.database_name)}"]
+    if cluster.spare:  # at the end: what `_databases` knows of it is its transaction's number
+        spare = spare_name(cluster.database_name, PRISTINE)
+        made.append(f"CREATE DATABASE {quote(spare)} ALLOW_CONNECTIONS false")
     _run(
         workspace,
         [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],
-        f"CREATE DATABASE {quote(cluster.database_name)}\n",
+        "".join(f"{statement}\n" for statement in made),
         timeout=cluster.timeout,
     )
     slim(cluster, server, workspace, directory)
@@ -235,7 +239,8 @@ def _run(workspace: Workspace, command: list[str], text: str = "", *, timeout: f
 def _set_password(cluster: Cluster, endpoint: Endpoint, timeout: float) -> None:
     """Set this run's password over the server's private socket.
 
-    The server is given its hash, because what it is told may end in its log.
+    The server is given its hash, because what it is told may end in its log. It is the first
+    transaction of the server: by that a clone of an untouched template is known, see `_databases`.
     """
     load_psycopg()
     import psycopg

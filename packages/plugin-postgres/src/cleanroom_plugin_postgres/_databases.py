@@ -88,6 +88,14 @@ WHERE template.datname = {template} AND spare.datname = {spare}
           (SELECT jsonb_object_agg(setrole, setconfig) FROM pg_db_role_setting
            WHERE setdatabase = spare.oid)
 """
+# Nothing was written to a server since its data directory was made, the service's own database and
+# the spare at the end of that, but what set the password of this run: no other transaction has been
+# given a number.
+_UNTOUCHED_SERVER = """
+SELECT FROM pg_database AS own, pg_database AS spare, pg_authid AS superuser
+WHERE own.datname = {own} AND spare.datname = {spare} AND rolname = current_user
+      AND age(own.xmin) = 3 AND age(spare.xmin) = 2 AND age(superuser.xmin) = 1
+"""
 _OUR_SETTINGS = (
     "client_encoding = 'UTF8'",
     "standard_conforming_strings = on",
@@ -253,6 +261,8 @@ def spare_name(database: str, template: str) -> str:
         database: The service's own.
         template: What it is a clone of.
     """
+    if template == PRISTINE:
+        return f"{database}_spare_{PRISTINE}"
     return f"{database}_spare{template.removeprefix(own_template(database))}"
 
 
@@ -279,7 +289,9 @@ def take_spare(connection: Connection, database: str, template: str, name: str) 
     import psycopg
 
     spare = spare_name(database, template)
-    untouched = _UNTOUCHED.format(template=literal(template), spare=literal(spare))
+    told = _UNTOUCHED_SERVER if template == PRISTINE else _UNTOUCHED
+    names = {"own": database, "template": template, "spare": spare}
+    untouched = told.format(**{key: literal(name) for key, name in names.items()})
     try:
         if not connection.execute(untouched.encode()).fetchall():
             return False

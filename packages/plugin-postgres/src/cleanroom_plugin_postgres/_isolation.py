@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,19 +73,10 @@ def with_database(handle: ServiceHandle, database: str) -> ServiceHandle:
 
 
 _pools: dict[tuple[str, int], Pool] = {}
-_pools_lock = threading.Lock()
 
 
 def _pool(handle: ServiceHandle) -> Pool:
-    with _pools_lock:
-        return _pools.setdefault((handle.id, os.getpid()), Pool(handle))
-
-
-def _unlock() -> None:
-    """Another thread may have held the lock when this process was forked."""
-    global _pools_lock
-    _pools_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
+    key = (handle.id, os.getpid())
+    # Without a lock, which a fork would have to let go of: of threads that get here at the same
+    # time, one adds its pool, and all are given that.
+    return _pools.get(key) or _pools.setdefault(key, Pool(handle))

@@ -23,7 +23,6 @@ from cleanroom_plugin_postgres._servers import local_servers
 from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
-    ContainerSpec,
     LocalServer,
     ProcessSpec,
     Replaced,
@@ -35,6 +34,7 @@ from cleanroom_runtime.options import table, texts
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._asked import Content
     from cleanroom_plugin_postgres._inputs import Migrate, Migration, Patterns
+    from cleanroom_runtime import ContainerSpec
 
 _EMBEDDED = 18
 """The major version of the server that the `embedded` extra brings."""
@@ -245,6 +245,8 @@ class PostgresPlugin(BasePlugin):
 
     def container(self, image: str) -> ContainerSpec:
         """Return the official image's way to the same server."""
+        from cleanroom_runtime import ContainerSpec
+
         return ContainerSpec(
             image=image,
             port=_client.DEFAULT_PORT,

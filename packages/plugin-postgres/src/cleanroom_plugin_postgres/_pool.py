@@ -227,7 +227,7 @@ class Pool:
 
     def _put_spare(self, admin: Connection, name: str, template: str) -> bool:
         """Put a clone that was made beforehand under a name, if there is one."""
-        if self._starts_with_a_spare and template != _databases.PRISTINE:
+        if self._starts_with_a_spare:
             self._starts_with_a_spare = False  # there is one at most, for the first to ask
             if _databases.take_spare(admin, self._prefix, template, name):
                 return True

@@ -191,9 +191,10 @@ class _Pool:
 
 
 _pools: dict[tuple[str, int], _Pool] = {}
-_pools_lock = threading.Lock()
 
 
 def _pool(handle: ServiceHandle) -> _Pool:
-    with _pools_lock:
-        return _pools.setdefault((handle.id, os.getpid()), _Pool(handle))
+    key = (handle.id, os.getpid())
+    # Without a lock, which a fork would have to let go of: of threads that get here at the same
+    # time, one adds its pool, and all are given that.
+    return _pools.get(key) or _pools.setdefault(key, _Pool(handle))

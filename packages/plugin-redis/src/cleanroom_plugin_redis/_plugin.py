@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from cleanroom import ConfigurationError, ServiceHandle
 from cleanroom_plugin_redis import _check, _client
@@ -15,12 +15,14 @@ from cleanroom_plugin_redis._servers import Kind, local_servers
 from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
-    ContainerSpec,
     LocalServer,
     ProcessSpec,
     Workspace,
 )
 from cleanroom_runtime.options import sequence, table, texts
+
+if TYPE_CHECKING:
+    from cleanroom_runtime import ContainerSpec
 
 DATABASES = 1024
 """Databases of a server of ours: enough for many workers, and for several services."""
@@ -170,6 +172,8 @@ class RedisPlugin(BasePlugin):
 
     def container(self, image: str) -> ContainerSpec:
         """Return the image's own server with our configuration."""
+        from cleanroom_runtime import ContainerSpec
+
         return ContainerSpec(
             image=image,
             port=_client.DEFAULT_PORT,

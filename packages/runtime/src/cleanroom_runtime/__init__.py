@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cleanroom_runtime._cache import BusyError, cached_directory
     from cleanroom_runtime._container_plugin import ContainerPlugin
+    from cleanroom_runtime._container_spec import ContainerSpec
     from cleanroom_runtime._inside import ExecResult
     from cleanroom_runtime._installed import ask_program, installed_servers
     from cleanroom_runtime._plugin import BasePlugin
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cleanroom_runtime._specs import (
         Backend,
         BackendChoice,
-        ContainerSpec,
         Endpoint,
         LocalServer,
         ProcessSpec,
@@ -56,6 +56,7 @@ _ELSEWHERE = {
     "BasePlugin": "_plugin",
     "BusyError": "_cache",
     "ContainerPlugin": "_container_plugin",
+    "ContainerSpec": "_container_spec",
     "ExecResult": "_inside",
     "Replaced": "_replaced",
     "ask_program": "_installed",

@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -109,7 +108,7 @@ def take(run: Run, plugin: BasePlugin, place: Place, spec: ProcessSpec) -> Launc
         return None
     directory, data, port = reply["where"]
     old = place.workspace
-    new = replace(old, directory=Path(directory), data=Path(data), port=int(port))
+    new = old._replace(directory=Path(directory), data=Path(data), port=int(port))
     for path, content in spec.files.items():
         _write(Path(str(path).replace(str(old.directory), directory)), content)
     return Launched(reply["id"], place._replace(workspace=new), str(reply["pid"]))

@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 from cleanroom_runtime._caches import cache_root, is_fresh_wanted
 from cleanroom_runtime._process import copies_folder
-from cleanroom_runtime._prune import CHECKED, note_use, prune
 from cleanroom_runtime._run import current_run
+from cleanroom_runtime._small_files import note_use
 from cleanroom_runtime._specs import Workspace
 from cleanroom_runtime._warden._pack import is_sound, is_whole, pack
 
 _CONTENT = "content.pack"
+_CHECKED = "checked"
+"""File that says which content was found sound; when it was changed is when that was used last."""
 _STAGING = "new-"
 _LOCK_INTERVAL = 0.02
 _made: set[Path] = set()
@@ -73,7 +75,7 @@ def cached_directory(
     folder = root / kind / fingerprint(facts) if root else None
     fresh = is_fresh_wanted() and folder not in _made
     if folder is not None and not fresh and _is_sound(folder):
-        note_use(folder)
+        note_use(folder / _CHECKED)
         return folder / _CONTENT
     with contextlib.ExitStack() as lock:
         if folder is not None and lock.enter_context(_locked(folder, patience)):
@@ -84,8 +86,10 @@ def cached_directory(
                 if fresh:
                     _made.add(folder)
                 shutil.rmtree(made, ignore_errors=True)
+                from cleanroom_runtime._prune import prune
+
                 prune(folder.parents[1])
-            note_use(folder)
+            note_use(folder / _CHECKED)
             return folder / _CONTENT
     return _build(build, workspace)
 
@@ -146,7 +150,7 @@ def _is_sound(folder: Path) -> bool:
     Its checksum is only computed when the file is another one than the last time, or was changed.
     """
     with contextlib.suppress(OSError, ValueError):
-        if (folder / CHECKED).read_text() == _stamp(folder):
+        if (folder / _CHECKED).read_text() == _stamp(folder):
             return True
     sound = is_sound(str(folder / _CONTENT))
     if sound:
@@ -156,7 +160,7 @@ def _is_sound(folder: Path) -> bool:
 
 def _note_checked(folder: Path) -> None:
     with contextlib.suppress(OSError):  # in a cache that is read-only it is computed each time
-        (folder / CHECKED).write_text(_stamp(folder))
+        (folder / _CHECKED).write_text(_stamp(folder))
 
 
 def _stamp(folder: Path) -> str:

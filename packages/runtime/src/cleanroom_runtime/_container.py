@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom import ContainerError, spans
 from cleanroom_runtime._asking import ask_engine, understood
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
-from cleanroom_runtime._specs import ContainerSpec, Endpoint
+from cleanroom_runtime._specs import Endpoint
 from cleanroom_runtime._warden._containers import RUN_LABEL, SERVICE_LABEL
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime import _container_arguments as checked
 from cleanroom_runtime._container import log_tail, state
 from cleanroom_runtime._container_access import ContainerAccess, FileContent, inside_of
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._inside import Inside
 from cleanroom_runtime._plugin import BasePlugin
-from cleanroom_runtime._specs import ContainerSpec, PullPolicy
+from cleanroom_runtime._specs import PullPolicy
 from cleanroom_runtime._waits import Check, Place, PortWait, Wait
 
 

@@ -22,10 +22,10 @@ from testcontainers.core.labels import create_labels
 
 from cleanroom import CleanroomEnvironment
 from cleanroom_runtime._archive import archive
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._engine import Engine
 from cleanroom_runtime._reach import Reach
 from cleanroom_runtime._scratch import MOUNT_OPTIONS, is_there
-from cleanroom_runtime._specs import ContainerSpec
 from cleanroom_runtime._warden._engine_api import ask, reason_in
 
 _client_lock = threading.Lock()

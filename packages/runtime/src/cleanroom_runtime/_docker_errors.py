@@ -12,9 +12,9 @@ from urllib3.exceptions import HTTPError
 from cleanroom import ContainerError
 from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime._archive import FileError
+from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._docker import PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
-from cleanroom_runtime._specs import ContainerSpec
 
 _SIGNS_OF_REFUSAL = ("denied", "unauthorized", "authentication", "credentials", "not exist")
 _TRANSLATED = (

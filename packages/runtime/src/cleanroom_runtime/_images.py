@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom import ContainerError
 from cleanroom_runtime._asking import ask_engine, understood
-from cleanroom_runtime._specs import ContainerSpec
+from cleanroom_runtime._container_spec import ContainerSpec
 
 if TYPE_CHECKING:
     from cleanroom_runtime._engine import Engine

@@ -24,6 +24,16 @@ _WARDEN = (
 )
 
 
+class _Held(socket.socket):
+    """A socket that is left open until this process ends, which is how the warden learns of that.
+
+    Python warns of sockets that nobody has closed, and closes them, while it removes modules.
+    """
+
+    def __del__(self) -> None:
+        """Do neither."""
+
+
 class Line:
     """One connection to a warden; carries one request at a time."""
 
@@ -46,7 +56,7 @@ class Line:
         Raises:
             OSError: Nobody answers there.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _Held(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(str(run_directory / "warden.sock"))
             return cls(sock)
@@ -211,7 +221,7 @@ def _start_warden(run_directory: Path, root: Path, owner: int, lock: int) -> Lin
         finally:
             os.close(log)
             theirs.close()
-    return Line(ours, starter=process)
+    return Line(_Held(fileno=ours.detach()), starter=process)
 
 
 def _sweepable(root: Path) -> list[str]:

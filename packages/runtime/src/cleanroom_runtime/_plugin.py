@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from cleanroom import (
     CleanroomError,
@@ -26,11 +26,13 @@ from cleanroom_runtime._choose import Choice, Wanted, choose, url_variable
 from cleanroom_runtime._run import current_run
 from cleanroom_runtime._specs import (
     BackendChoice,
-    ContainerSpec,
     LocalServer,
     ProcessSpec,
     Workspace,
 )
+
+if TYPE_CHECKING:
+    from cleanroom_runtime._container_spec import ContainerSpec
 
 
 class BasePlugin(ABC):

@@ -22,9 +22,6 @@ LARGEST = 2 * 1024**3
 JUST_USED = _DAY / 24
 """Seconds within which a run may be about to copy a directory it was given: it stays."""
 
-CHECKED = "checked"
-"""File that says which content was found sound; when it was changed is when that was used last."""
-
 _ENTRY = re.compile(r"[0-9a-f]{24}")
 _OURS = re.compile(r"lock|checked|facts\.json|content(\.pack)?|new-[0-9a-f]+")
 
@@ -34,12 +31,6 @@ class _Entry(NamedTuple):
     used: float
     size: int
     whole: bool
-
-
-def note_use(folder: Path) -> None:
-    """Note that a run copies this directory now; in a cache that is read-only, do not."""
-    with contextlib.suppress(OSError):
-        os.utime(folder / CHECKED)
 
 
 def last_use(folder: Path) -> float:

@@ -11,8 +11,8 @@ from cleanroom_runtime._asking import ask_engine, understood
 from cleanroom_runtime._folders import memory_left
 
 if TYPE_CHECKING:
+    from cleanroom_runtime._container_spec import ContainerSpec
     from cleanroom_runtime._engine import Engine
-    from cleanroom_runtime._specs import ContainerSpec
 
 MOUNT_OPTIONS = "rw,exec"
 """Those of an ordinary folder. Up to half of the engine's memory can be written there."""

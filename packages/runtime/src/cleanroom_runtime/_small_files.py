@@ -48,7 +48,7 @@ def forget_all(root: Path) -> None:
 
 
 def note_use(path: Path) -> None:
-    """Note that a file is used now."""
+    """Note that a file is used now; in a cache that is read-only, do not."""
     with contextlib.suppress(OSError):
         os.utime(path)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 Backend = Literal["process", "container", "external"]
 """How a service runs: as a local process, in a container, or by somebody else."""
@@ -20,8 +21,7 @@ UNKNOWN_VERSION = "unknown"
 """The version of what does not state one."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalServer:
+class LocalServer(NamedTuple):
     """A server program found on this machine.
 
     Attributes:
@@ -43,8 +43,7 @@ class LocalServer:
         return self.version.split(".", 1)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(NamedTuple):
     """Where one process service may write. All of it is removed when the service is gone.
 
     Attributes:
@@ -96,57 +95,7 @@ class ProcessSpec:
     ahead: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
-    """A container to run.
-
-    Attributes:
-        image: The image's reference.
-        port: The TCP port the service listens on inside the container.
-        further_ports: More of them. Where each is reached stands in the handle's metadata, for
-            8025 under `host_8025` and `port_8025`.
-        env: Environment variables. The values are never logged.
-        command: Arguments instead of the image's own.
-        files: Local files to put into the container before it starts: path inside to content, or
-            to the local file or folder to copy, which keeps its permissions. They belong to root.
-        tmpfs: Paths inside the container to keep in memory, with mount options
-            (`{"/data": "rw,size=256m"}`).
-        memory: Memory limit in bytes.
-        cpus: How much of the processors it may use: `1.5` is one and a half.
-        shm_size: Size of `/dev/shm` in bytes.
-        user: User to run as inside the container.
-        pull: Whether to pull the image: when it is missing, always, or never.
-        registry: User name and password for the image's registry; when not given, docker's own
-            configuration has them.
-        data: A file that the service writes first of all, in a folder where nobody will miss what
-            is written: its path, which a variable of the image may begin (`"$PGDATA/PG_VERSION"`).
-            That folder is in memory where the engine has enough of it, `memory` sets no limit, and
-            the image runs as root and does not bring that file.
-    """
-
-    image: str
-    port: int
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    command: Sequence[str] | None = None
-    files: Mapping[str, bytes | Path] = field(default_factory=dict, repr=False)
-    tmpfs: Mapping[str, str] = field(default_factory=dict)
-    memory: int | None = None
-    shm_size: int | None = None
-    user: str | None = None
-    pull: PullPolicy = "missing"
-    further_ports: Sequence[int] = ()
-    cpus: float | None = None
-    registry: tuple[str, str] | None = field(default=None, repr=False)
-    data: str | None = None
-
-    @property
-    def all_ports(self) -> tuple[int, ...]:
-        """The ports to make reachable, the main one first."""
-        return (self.port, *self.further_ports)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a launched service is reached, and by what it is known.
 
     Attributes:
@@ -158,5 +107,5 @@ class Endpoint:
 
     host: str
     port: int
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = MappingProxyType({})
     socket_directory: Path | None = None
