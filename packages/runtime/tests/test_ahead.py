@@ -45,13 +45,16 @@ class BoxPlugin(BasePlugin):
     def local_servers(self):
         return [LocalServer(Path(sys.executable), "1.0", "this Python")]
 
+    def attach(self, url, service_id):
+        return {"url": url, "host": "localhost", "port": "1"}
+
     def process(self, server, workspace):
         Path("asked").touch()
         lid = Path("lid").read_text()
         command = [str(server.executable), "-c", dedent(SERVER)]
         return ProcessSpec(
             [*command, str(workspace.port), lid, str(Path("launched").absolute())],
-            files={workspace.directory / "inside": lid},
+            files={workspace.directory / INSIDE: lid},
             env=ENVIRONMENT,
             ahead=True,
         )
@@ -60,11 +63,14 @@ class BoxPlugin(BasePlugin):
         return {"url": f"box://{host}:{port}"}
 
     def probe(self, endpoint, timeout):
+        if endpoint["backend"] == "external":
+            return
         with socket.create_connection((endpoint["host"], int(endpoint["port"])), timeout) as s:
             pid, lid = s.recv(100).decode().split()
             assert pid == endpoint["pid"], "somebody else's box"
 
 ENVIRONMENT = {}
+INSIDE = "inside"
 
 @pytest.fixture(scope="session")
 def box(cleanroom_services):
@@ -117,18 +123,18 @@ class Suite:
 
     def run(self, *arguments: str, ahead: bool, passed: int = 1) -> None:
         """Run the suite, which asserts whether its server is launched while pytest collects."""
+        self.run_anyhow(*arguments, ahead=ahead).assert_outcomes(passed=passed)
+
+    def run_anyhow(self, *arguments: str, ahead: bool = False) -> pytest.RunResult:
+        """Run pytest in a process of its own."""
         for name in ("launched", "asked", "used"):
             (self.path / name).unlink(missing_ok=True)
         with self._monkeypatch.context() as environment:
             if ahead:
                 environment.setenv("AHEAD", "1")
-            self.run_anyhow(*arguments).assert_outcomes(passed=passed)
-
-    def run_anyhow(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest in a process of its own."""
-        return self.pytester.runpytest_subprocess(
-            "-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", *arguments
-        )
+            return self.pytester.runpytest_subprocess(
+                "-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", *arguments
+            )
 
     @property
     def launched(self) -> list[int]:
@@ -203,6 +209,78 @@ def test_server_in_another_environment_is_not_used(suite: Suite) -> None:
     suite.run(ahead=False)
 
 
+ELSEWHERE = """
+from pathlib import Path
+
+from tests.leftovers import is_running, until
+
+if AHEAD:
+    until(Path("launched").exists, 20)
+
+def test_box(box):
+    assert box.require("backend") == "external"
+    if AHEAD:
+        [pid] = Path("launched").read_text().split()
+        until(lambda: not is_running(int(pid)), 5)
+"""
+
+
+def test_process_ends_when_its_service_runs_elsewhere(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite.run(ahead=False)
+    monkeypatch.setenv("CLEANROOM_BACKEND", "external")
+    monkeypatch.setenv("CLEANROOM_BOX_URL", "box://localhost:1")
+    for ahead in (True, False):
+        suite.pytester.makepyfile(test_box=ELSEWHERE.replace("AHEAD", str(ahead)))
+        suite.run_anyhow().assert_outcomes(passed=1)
+        assert bool(suite.launched) is ahead
+
+
+def test_process_ends_when_its_files_cannot_be_written(suite: Suite) -> None:
+    suite.run(ahead=False)
+    suite.pytester.makeconftest(CONFTEST.replace('INSIDE = "inside"', 'INSIDE = "no/folder"'))
+    gone = """
+        from pathlib import Path
+
+        import pytest
+
+        from tests.leftovers import is_running, until
+
+        until(Path("launched").exists, 20)
+
+        def test_box(request):
+            with pytest.raises(Exception, match="no/folder"):
+                request.getfixturevalue("box")
+            [pid] = Path("launched").read_text().split()
+            until(lambda: not is_running(int(pid)), 5)
+    """
+    suite.pytester.makepyfile(test_box=gone)
+    suite.run_anyhow().assert_outcomes(passed=1)
+
+
+def test_process_ends_when_something_else_is_kept(suite: Suite) -> None:
+    suite.run(ahead=False)
+    keeps = """
+        from pathlib import Path
+
+        from cleanroom_runtime import current_run
+        from tests.leftovers import until
+
+        until(Path("launched").exists, 20)
+
+        def test_keeps():
+            current_run().request("keep", note="this")
+            Path("run").write_text(current_run().id)
+    """
+    suite.pytester.makepyfile(test_box=keeps)
+    suite.run_anyhow().assert_outcomes(passed=1)
+    (pid,) = suite.launched
+    until(lambda: not is_running(pid), 5)
+    stop = [sys.executable, "-m", "cleanroom_runtime", "stop", (suite.path / "run").read_text()]
+    subprocess.run(stop, check=True)
+
+
 def test_what_no_test_asks_for_any_more_is_forgotten(suite: Suite) -> None:
     suite.run(ahead=False)
     suite.pytester.makepyfile(
@@ -228,8 +306,7 @@ def test_what_is_left_out_from_now_on_is_forgotten(suite: Suite) -> None:
 def test_run_that_ends_early_forgets_nothing(suite: Suite) -> None:
     suite.run(ahead=False)
     suite.pytester.makepyfile(test_a="def test_fails(): raise AssertionError")
-    (suite.path / "launched").unlink()
-    suite.run_anyhow("-x").assert_outcomes(failed=1)
+    suite.run_anyhow("-x", ahead=True).assert_outcomes(failed=1)
     (suite.path / "test_a.py").unlink()
     suite.run(ahead=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -280,10 +281,11 @@ class PostgresPlugin(BasePlugin):
     # -- what is asked of it
 
     def warm_up(self) -> None:
-        """Import psycopg, and what isolates, while the server starts."""
+        """Import psycopg, and for tests what isolates, while the server starts."""
         _client.load_psycopg()
-        import_module("cleanroom_plugin_postgres._database")  # and with it `_isolation`
-        import_module("cleanroom_plugin_postgres._undo")
+        if current_run().joined:
+            import_module("cleanroom_plugin_postgres._database")  # and with it `_isolation`
+            import_module("cleanroom_plugin_postgres._undo")
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask `SELECT 1`, authenticated, over the address that tests use."""
@@ -322,9 +324,9 @@ class PostgresPlugin(BasePlugin):
 
     def disconnect(self, handle: ServiceHandle) -> None:
         """Close the connections that isolating has left open."""
-        from cleanroom_plugin_postgres._isolation import close
-
-        close(handle)
+        isolation = sys.modules.get("cleanroom_plugin_postgres._isolation")
+        if isolation is not None:  # else nobody has isolated
+            isolation.close(handle)
 
     def replaced(self, handle: ServiceHandle) -> Mapping[str, Replaced]:
         """Return why databases were replaced that this process had leased, and what that cost.

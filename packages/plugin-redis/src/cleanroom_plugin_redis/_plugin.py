@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -221,9 +222,9 @@ class RedisPlugin(BasePlugin):
 
     def disconnect(self, handle: ServiceHandle) -> None:
         """Close the connections that isolation holds."""
-        from cleanroom_plugin_redis._isolation import close
-
-        close(handle)
+        isolation = sys.modules.get("cleanroom_plugin_redis._isolation")
+        if isolation is not None:  # else nobody has isolated
+            isolation.close(handle)
 
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease an empty database for the duration of the context.

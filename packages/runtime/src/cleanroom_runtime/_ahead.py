@@ -109,14 +109,19 @@ def take(run: Run, plugin: BasePlugin, place: Place, spec: ProcessSpec) -> Launc
     directory, data, port = reply["where"]
     old = place.workspace
     new = old._replace(directory=Path(directory), data=Path(data), port=int(port))
-    for path, content in spec.files.items():
-        _write(Path(str(path).replace(str(old.directory), directory)), content)
+    try:
+        for path, content in spec.files.items():
+            _write(Path(str(path).replace(str(old.directory), directory)), content)
+    except BaseException:
+        run.request("stop", id=reply["id"])  # nobody else knows that it is there
+        raise
     return Launched(reply["id"], place._replace(workspace=new), str(reply["pid"]))
 
 
 def note_started(run: Run, plugin: BasePlugin) -> None:
-    """Note that a service which runs otherwise than as a process was started."""
+    """Note that a service is started otherwise than as a process, and end one launched for it."""
     if run.note is not None and _shared.get() is plugin:
+        run.tell("take", service=plugin.name, how="")
         _notes.add(run.note, plugin.name, _notes.Noted())
 
 

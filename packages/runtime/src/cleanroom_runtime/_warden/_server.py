@@ -284,6 +284,9 @@ class Warden:
         """End the run. `hasty`: the client need not wait for what an engine will do by itself."""
         if self._kept and not request.get("kept_too"):
             connection.reply(kept=True)
+            while self._ahead:
+                child, _ = self._ahead.popitem()[1]
+                self._children.abandon(child)
             return
         self._kept.clear()
         (self._hasty if request.get("hasty") else self._farewells).append(connection)
