@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import requests  # noqa: F401 - pytester forgets what a test imports first, and it bears that once only
 
 from tests.availability import cannot_run
 from tests.images import HTTP, MEMCACHED, NGINX, POSTGRES, REDIS, SHOP, Image
