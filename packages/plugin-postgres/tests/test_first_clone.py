@@ -65,18 +65,21 @@ def test_none_in_a_script(process_ground: Ground) -> None:
     assert not [name for name in said.split() if "_spare" in name]
 
 
-PRISTINE_SPARE = "test_spare_template1"
+def pristine_spare(handle: ServiceHandle) -> tuple[str, int]:
+    """Name and oid of the clone of the empty template."""
+    [found] = [(name, oid) for name, oid in oids(handle).items() if name.startswith("test_spare_")]
+    return found
 
 
 def test_clone_of_an_empty_template(plugin: PostgresPlugin, start: Start) -> None:
     for _ in range(2):
         handle = start(plugin)
-        spare = oids(handle)[PRISTINE_SPARE]
+        name, spare = pristine_spare(handle)
         with plugin.isolate(handle) as first, plugin.isolate(handle) as second:
             found = oids(handle)
             assert found[first.require("database_name")] == spare
             assert second.require("database_name") in found
-            assert PRISTINE_SPARE not in found
+            assert name not in found
             for each in (first, second):
                 ask(each, "CREATE TABLE orders (id int)")
         with plugin.isolate(handle) as third:
@@ -84,34 +87,51 @@ def test_clone_of_an_empty_template(plugin: PostgresPlugin, start: Start) -> Non
             assert ask(third, "SELECT count(*) FROM pg_class WHERE relname = 'orders'") == 0
 
 
+IN_TEMPLATE = "CREATE TABLE of_all_databases ()"
+
+
 @pytest.mark.parametrize(
     "touches",
     [
-        ["CREATE TABLE of_all_databases ()", "ANALYZE"],
-        ["CREATE TABLE of_all_databases ()", "ALTER ROLE test PASSWORD 'secret'"],
-        ["CREATE TABLE of_all_databases ()", "ALTER ROLE test CONNECTION LIMIT 7"],
-        ["CREATE TABLE of_all_databases ()", "DROP DATABASE test_spare_template1",
-         "CREATE DATABASE test_spare_template1 TEMPLATE template0",
+        [IN_TEMPLATE, "ANALYZE"],
+        [IN_TEMPLATE, "ALTER ROLE test PASSWORD 'secret'"],
+        [IN_TEMPLATE, "ALTER ROLE test CONNECTION LIMIT 7"],
+        [IN_TEMPLATE, "DROP DATABASE {spare}", "CREATE DATABASE {spare} TEMPLATE template0",
          "ALTER ROLE test PASSWORD 'secret'"],
+        [IN_TEMPLATE, "REVOKE CONNECT ON DATABASE test FROM PUBLIC",
+         "REVOKE CONNECT ON DATABASE {spare} FROM PUBLIC", "ALTER ROLE test PASSWORD 'secret'"],
         ["ALTER DATABASE template1 SET work_mem = '7MB'"],
-        ["BEGIN", "CREATE TABLE of_all_databases ()", "ROLLBACK"],
+        ["BEGIN", IN_TEMPLATE, "ROLLBACK"],
     ],
-    ids=["table", "password", "role", "made again", "setting", "rolled back"],
+    ids=["table", "password", "role", "made again", "grants", "setting", "rolled back"],
 )  # fmt: skip
 def test_empty_template_that_was_touched_is_cloned(
     plugin: PostgresPlugin, start: Start, touches: list[str]
 ) -> None:
     """Whatever was written to the server: anybody can connect to the template of all databases."""
     handle = start(plugin.with_credentials("test", "secret"))
+    name, spare = pristine_spare(handle)
     template = {**handle.metadata, "maintenance_database": "template1"}
     with _databases.admin_connection(template) as connection:
         for statement in touches:
-            connection.execute(statement.encode())
-    spare = oids(handle)[PRISTINE_SPARE]
+            connection.execute(statement.format(spare=name).encode())
     with plugin.isolate(handle) as first:
-        assert oids(handle)[first.require("database_name")] != spare
+        assert oids(handle)[first.require("database_name")] not in (spare, oids(handle).get(name))
         exists = "SELECT count(*) FROM pg_class WHERE relname = 'of_all_databases'"
-        assert ask(first, exists) == int(touches[0] == "CREATE TABLE of_all_databases ()")
+        assert ask(first, exists) == int(touches[0] == IN_TEMPLATE)
+
+
+def test_clone_is_there_for_the_second_template_too(plugin: PostgresPlugin, start: Start) -> None:
+    """Who asks for the empty template first leaves the clone of the other one."""
+    handle = start(plugin.with_init_script(ORDERS))
+    spare = oids(handle)["test_spare"]
+    empty = ServiceHandle(
+        handle.id, handle.service_name, {**handle.metadata, "template": _databases.PRISTINE}
+    )
+    with plugin.isolate(empty) as first, plugin.isolate(handle) as second:
+        assert oids(handle)[second.require("database_name")] == spare
+        assert ask(second, "SELECT count(*) FROM orders") == 1
+        assert ask(first, "SELECT count(*) FROM pg_class WHERE relname = 'orders'") == 0
 
 
 def test_nobody_can_connect_to_it_before(plugin: PostgresPlugin, start: Start) -> None:

@@ -347,39 +347,49 @@ def test_a_short_transaction_of_a_service_may_end(isolated_server: Isolated) -> 
     service.close()
 
 
-def test_what_is_written_while_it_is_undone(
+def test_what_is_written_while_the_log_is_read(
     isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that writes just before the log is read, and ends after, is undone."""
     with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
         service = connect(isolated)
-        watcher = connect(isolated)
         service.execute("INSERT INTO notes (text) VALUES ('committed')")
 
-    thread = threading.Thread(target=commit_when_waited_for, args=(watcher, service))
-
-    def write() -> None:
-        service.execute("BEGIN; INSERT INTO notes (text) VALUES ('begun late')")
-        thread.start()
-
-    between_state_and_log(monkeypatch, write)
-    assert isolated_server.after() == []
-    thread.join()
-    service.close()
-    watcher.close()
-
-
-def commit_when_waited_for(
-    watcher: psycopg.Connection[Any], service: psycopg.Connection[Any]
-) -> None:
-    """Commit when somebody waits for it, or has not waited and deleted without it."""
-    over = (
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) "
-        "OR NOT EXISTS (SELECT FROM notes WHERE text = 'committed')"
+    between_state_and_log(
+        monkeypatch,
+        lambda: service.execute("BEGIN; CREATE TABLE late (); INSERT INTO notes DEFAULT VALUES"),
+        lambda: service.execute("COMMIT"),
     )
-    while watcher.execute(over).fetchone() == (False,):
-        pass
-    service.execute("COMMIT")
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        assert differences(isolated_server.expected, snapshot(isolated.url)) == []
+    assert service.execute("SELECT to_regclass('late')").fetchone() == (None,)
+    service.close()
+
+
+def test_what_is_changed_before_rows_are_put_back(
+    isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of the template that somebody changes then is not taken for one that was added."""
+    original = _undo.put_back
+    calls = 0
+
+    def put_back(*args: Any, **options: Any) -> PutBack:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            service.execute("UPDATE people SET name = 'changed' WHERE id = 1")
+        return original(*args, **options)
+
+    before = dict(replaced(isolated_server.handle))
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        service = connect(isolated)
+        service.execute("INSERT INTO people (name) VALUES ('Tim')")
+    monkeypatch.setattr(_undo, "put_back", put_back)
+    with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
+        assert differences(isolated_server.expected, snapshot(isolated.url)) == []
+    assert calls == 2
+    assert dict(replaced(isolated_server.handle)) == before
+    service.close()
 
 
 def test_a_transaction_that_is_older_than_the_lease(
@@ -399,16 +409,28 @@ def test_a_transaction_that_is_older_than_the_lease(
     service.close()
 
 
-def between_state_and_log(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Do something once, after it was found that nobody is at work and before the log is read."""
+def between_state_and_log(
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[], object],
+    then: Callable[[], object] = lambda: None,
+) -> None:
+    """Do something once, after it was found that nobody is at work and before the log is read.
+
+    Args:
+        monkeypatch: To do it with.
+        act: What to do.
+        then: What to do before it is looked again whether somebody is at work.
+    """
     scan = WriteLog.scan
-    acted = False
+    calls = 0
 
     def late(self: WriteLog, *args: Any, after: Any, **options: Any) -> Any:
-        nonlocal acted
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            then()
         answers = run_all(self._connection, after)
-        if not acted:
-            acted = True
+        if calls == 1:
             act()
         found, _ = scan(self, *args, after=(), **options)
         return found, answers
@@ -416,35 +438,34 @@ def between_state_and_log(monkeypatch: pytest.MonkeyPatch, act: Callable[[], obj
     monkeypatch.setattr(WriteLog, "scan", late)
 
 
-def test_what_is_written_after_the_log_was_read(
+def test_what_is_written_after_rows_were_put_back(
     isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What older and younger transactions write while rows are put back, is undone next time."""
+    """Older and younger transactions than that which put back are undone; what it put is not."""
+    isolated_server.after("UPDATE people SET name = name || '!'")  # its rows are looked up once
     original = _undo.put_back
-    services: list[psycopg.Connection[Any]] = []
+    puts: list[PutBack] = []
 
     def put_back(*args: Any, **options: Any) -> PutBack:
-        older, younger = services
-        if older.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            return original(*args, **options)
-        older.execute("BEGIN; INSERT INTO notes (text) VALUES ('older')")
-        done = original(*args, **options)
+        older.execute("BEGIN; SELECT pg_current_xact_id()")
+        puts.append(original(*args, **options))
         younger.execute("INSERT INTO people (name) VALUES ('younger'), ('youngest')")
         younger.execute("INSERT INTO notes (text) VALUES ('younger')")
-        return done
+        return puts[-1]
 
     with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
-        services = [connect(isolated), connect(isolated)]
-        services[1].execute("UPDATE people SET name = name || '!'")
+        older, younger = connect(isolated), connect(isolated)
+        younger.execute("UPDATE people SET name = name || '!'")
     monkeypatch.setattr(_undo, "put_back", put_back)
     with isolated_server.plugin.isolate(isolated_server.handle):
-        services[0].execute("INSERT INTO people (name) VALUES ('older')")
-        services[0].execute("COMMIT")
+        older.execute("INSERT INTO people (name) VALUES ('older')")
+        older.execute("COMMIT")
+    assert len(puts) == 1
     monkeypatch.undo()
     assert isolated_server.after() == []
     assert isolated_server.after("INSERT INTO people (name) VALUES ('Tim')") == []
-    for service in services:
-        service.close()
+    older.close()
+    younger.close()
 
 
 def test_a_service_that_never_stops_writing(isolated_server: Isolated) -> None:

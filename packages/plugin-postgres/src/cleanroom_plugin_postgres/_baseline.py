@@ -24,15 +24,16 @@ class TemplateChangedError(NotUndoableError):
 
 
 class Baseline(NamedTuple):
-    """A clean state of one database.
+    """A clean state of one database, and from where on what was written to it is looked for.
 
     Attributes:
         oid: The database's oid.
         template: The template's oid.
-        next_transaction: Rows of this transaction and later ones are not the template's.
-        position: Of the log: what follows was written since.
-        putting_back: Id of the transaction after that position that put things back, and whose rows
-            are the template's; empty where there is none.
+        next_transaction: Rows of this transaction and later ones are not the template's, but those
+            of `putting_back`.
+        position: Of the log: what follows was written since, but by `putting_back`.
+        putting_back: Id of the transaction that put things back after that position; empty where
+            there is none.
         belongings: Settings, grants and other things the database has beside its content.
         shared: What all databases of the server share, as of then.
         unmeasured: Bytes of the database's log since its size was looked at.
@@ -51,7 +52,10 @@ class Baseline(NamedTuple):
 
     @property
     def at(self) -> Position:
-        """Where nothing is written since, as long as nobody is at work in the database."""
+        """Where the log is while nothing is written since, as long as nobody is at work there.
+
+        Where something was put back, it has got further.
+        """
         return Position.of(self.position, self.shared)
 
     @property

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_plugin_postgres._databases import PRISTINE, quote, spare_name
+from cleanroom_plugin_postgres._databases import pristine_spare, quote
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -92,7 +92,7 @@ class Cluster(NamedTuple):
 
 
 def empty_directory(cluster: Cluster, server: LocalServer, workspace: Workspace) -> Path:
-    """Return a prepared data directory, to copy, with the superuser and the database in it."""
+    """Return a prepared data directory, to copy, see `_initialise`."""
     return cached_directory(
         "postgres",
         {**facts_of(cluster, server), "spare": str(cluster.spare)},
@@ -156,7 +156,7 @@ def facts_of(cluster: Cluster, server: LocalServer) -> dict[str, str]:
         "database": cluster.database_name,
         "initdb_args": cluster.initdb_args,
         "host_auth": cluster.host_auth,
-        "layout": "4",
+        "layout": "5",
     }
 
 
@@ -190,9 +190,8 @@ def _initialise(
         timeout=cluster.timeout,
     )  # fmt: skip
     made = [f"CREATE DATABASE {quote(cluster.database_name)}"]
-    if cluster.spare:  # at the end: what `_databases` knows of it is its transaction's number
-        spare = spare_name(cluster.database_name, PRISTINE)
-        made.append(f"CREATE DATABASE {quote(spare)} ALLOW_CONNECTIONS false")
+    if cluster.spare:
+        made += pristine_spare(cluster.database_name)
     _run(
         workspace,
         [str(server.executable), "--single", "-D", str(directory), "-F", MAINTENANCE_DATABASE],

@@ -77,8 +77,8 @@ WHERE d.datname = current_database()
 """
 # Nobody has connected to a template that nobody may connect to and whose row is older than that of
 # its clone: to allow that, to make it again, or to give it away is to write that row anew.
-_UNTOUCHED = """
-SELECT FROM pg_database AS template, pg_database AS spare
+_OF_UNTOUCHED_TEMPLATE = """
+SELECT spare.datname FROM pg_database AS template, pg_database AS spare
 WHERE template.datname = {template} AND spare.datname = {spare}
       AND NOT template.datallowconn
       AND age(template.xmin) > age(spare.xmin)
@@ -88,14 +88,18 @@ WHERE template.datname = {template} AND spare.datname = {spare}
           (SELECT jsonb_object_agg(setrole, setconfig) FROM pg_db_role_setting
            WHERE setdatabase = spare.oid)
 """
-# Nothing was written to a server since its data directory was made, the service's own database and
-# the spare at the end of that, but what set the password of this run: no other transaction has been
-# given a number.
-_UNTOUCHED_SERVER = """
-SELECT FROM pg_database AS own, pg_database AS spare, pg_authid AS superuser
-WHERE own.datname = {own} AND spare.datname = {spare} AND rolname = current_user
-      AND age(own.xmin) = 3 AND age(spare.xmin) = 2 AND age(superuser.xmin) = 1
+# The name of an empty template's clone ends in the number of the transaction that gave it that
+# name, the last one while the data directory was made. Nothing was written to the server since, but
+# what set the password of this run, if one more transaction was given a number, and it did that.
+_OF_UNTOUCHED_SERVER = """
+SELECT datname FROM pg_database, pg_authid
+WHERE starts_with(datname, {prefix}) AND rolname = current_user
+      AND age(substr(datname, length({prefix}) + 1)::xid) = 2 AND age(pg_authid.xmin) = 1
 """
+_NAME_BY_TRANSACTION = (
+    "DO $cleanroom$ BEGIN EXECUTE format('ALTER DATABASE %I RENAME TO %I', {spare}, "
+    "{spare} || '_' || txid_current() % 4294967296); END $cleanroom$"
+)
 _OUR_SETTINGS = (
     "client_encoding = 'UTF8'",
     "standard_conforming_strings = on",
@@ -261,9 +265,19 @@ def spare_name(database: str, template: str) -> str:
         database: The service's own.
         template: What it is a clone of.
     """
-    if template == PRISTINE:
-        return f"{database}_spare_{PRISTINE}"
     return f"{database}_spare{template.removeprefix(own_template(database))}"
+
+
+def pristine_spare(database: str) -> list[str]:
+    """Return the statements that make a clone of the empty template, for a server in one process.
+
+    They have to be the last ones, as the clone is told by their being so.
+    """
+    name = spare_name(database, own_template(database))
+    return [
+        f"CREATE DATABASE {quote(name)} ALLOW_CONNECTIONS false",
+        _NAME_BY_TRANSACTION.format(spare=literal(name)),
+    ]
 
 
 def make_spare(connection: Connection, database: str, template: str) -> None:
@@ -288,17 +302,20 @@ def take_spare(connection: Connection, database: str, template: str, name: str) 
     """
     import psycopg
 
-    spare = spare_name(database, template)
-    told = _UNTOUCHED_SERVER if template == PRISTINE else _UNTOUCHED
-    names = {"own": database, "template": template, "spare": spare}
-    untouched = told.format(**{key: literal(name) for key, name in names.items()})
+    if template == PRISTINE:
+        prefix = f"{spare_name(database, own_template(database))}_"
+        find = _OF_UNTOUCHED_SERVER.format(prefix=literal(prefix))
+    else:
+        spare = spare_name(database, template)
+        find = _OF_UNTOUCHED_TEMPLATE.format(template=literal(template), spare=literal(spare))
     try:
-        if not connection.execute(untouched.encode()).fetchall():
+        found = connection.execute(find.encode()).fetchall()
+        if not found:
             return False
         run_all(
             connection,
             [
-                f"ALTER DATABASE {quote(spare)} RENAME TO {quote(name)}",
+                f"ALTER DATABASE {quote(str(found[0][0]))} RENAME TO {quote(name)}",
                 f"ALTER DATABASE {quote(name)} WITH ALLOW_CONNECTIONS true",
             ],
         )

@@ -324,9 +324,10 @@ class PostgresPlugin(BasePlugin):
 
     def disconnect(self, handle: ServiceHandle) -> None:
         """Close the connections that isolating has left open."""
-        isolation = sys.modules.get("cleanroom_plugin_postgres._isolation")
-        if isolation is not None:  # else nobody has isolated
-            isolation.close(handle)
+        if "cleanroom_plugin_postgres._isolation" in sys.modules:  # else nobody has isolated
+            from cleanroom_plugin_postgres._isolation import close
+
+            close(handle)
 
     def replaced(self, handle: ServiceHandle) -> Mapping[str, Replaced]:
         """Return why databases were replaced that this process had leased, and what that cost.

@@ -61,7 +61,7 @@ class Pool:
         self._free: list[Slot] = []
         self._server: Server | None = None
         self._spares = Spares(handle.metadata)
-        self._starts_with_a_spare = handle.metadata["backend"] == "process"
+        self._looked_for = set[str]()  # templates of which the server may have started with a clone
 
     def take(self, template: str) -> Slot:
         """Return a slot with a clean clone of the template."""
@@ -227,8 +227,8 @@ class Pool:
 
     def _put_spare(self, admin: Connection, name: str, template: str) -> bool:
         """Put a clone that was made beforehand under a name, if there is one."""
-        if self._starts_with_a_spare:
-            self._starts_with_a_spare = False  # there is one at most, for the first to ask
+        if self._handle.metadata["backend"] == "process" and template not in self._looked_for:
+            self._looked_for.add(template)  # there is one at most, for the first to ask
             if _databases.take_spare(admin, self._prefix, template, name):
                 return True
         return self._spares.put(admin, name, template)

@@ -30,11 +30,15 @@ class PutBack(NamedTuple):
 
     Attributes:
         transaction: The id of the transaction that did it.
+        position: Of the log, when nobody else could write to these tables any more.
         rows_only: Whether it changed rows, sequences and large objects, and no catalogue.
+        copied: Bytes of rows that were copied in.
     """
 
     transaction: str
+    position: str
     rows_only: bool
+    copied: int
 
 
 def put_back(
@@ -67,6 +71,8 @@ def put_back(
     tables = ", ".join(f"ONLY {each.name}" for each, _ in touched if each.kind != "sequence")
     lock = f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"
     steps = ["BEGIN", lock] if tables else ["BEGIN"]
+    steps.append("SELECT pg_catalog.pg_current_wal_insert_lsn()::text")
+    at = len(steps) - 1
     copies: list[tuple[str, bytes]] = []
     for relation, kinds in touched:
         if relation.kind == "sequence":
@@ -80,17 +86,23 @@ def put_back(
                 copies.append(origin.copy_in(relation))
     schema = origin.schema() if catalogues else None
     connection = connect()
+    answers: list[list[tuple[object, ...]]] = []
     for statement, rows in copies:
-        run_all(connection, steps)
+        answers += run_all(connection, steps)
         steps.clear()
         with connection.cursor().copy(statement.encode()) as copy:
             copy.write(rows)
     if schema is not None and added is not None:
-        run_all(connection, steps)
+        answers += run_all(connection, steps)
         steps.clear()
         _drop_made(connection, schema, catalogues, added)
-    answers = run_all(connection, [*steps, "SELECT pg_current_xact_id()::xid::text", "COMMIT"])
-    return PutBack(str(answers[-2][0][0]), rows_only=not catalogues)
+    answers += run_all(connection, [*steps, "SELECT pg_current_xact_id()::xid::text", "COMMIT"])
+    return PutBack(
+        transaction=str(answers[-2][0][0]),
+        position=str(answers[at][0][0]),
+        rows_only=not catalogues,
+        copied=sum(len(rows) for _, rows in copies),
+    )
 
 
 def _drop_made(

@@ -31,6 +31,9 @@ _BLOAT = 4 * 1024 * 1024
 _MEASURED_EVERY = 1024 * 1024
 """Bytes of a database's log after which its size is looked at."""
 
+_LITTLE = 256 * 1024
+"""Bytes of the log, and of rows, up to which the log is not read again after they were put back."""
+
 _PATIENCE = 0.25
 """Seconds in which a transaction of a running service may end by itself."""
 _LAST_PATIENCE = 10.0
@@ -89,16 +92,23 @@ class Undo:
                 self._content = content = self._origin.content() if scan.writes else content
             if content.problem:
                 raise NotUndoableError(content.problem)
-            now = now._replace(putting_back="", unmeasured=self._measure(now.oid, written, content))
-            if not scan.writes:
-                return now
-            # What this has put back itself cannot be told from what was added since.
-            added = baseline.added if is_first else None
-            put = put_back(session.opened, content, self._origin, scan.writes, added, drops=drops)
-            if is_first and put.rows_only:
-                # What others write from the scan's end on is found before the next test.
-                return now._replace(putting_back=put.transaction)
-            own.add(put.transaction)
+            putting_back = ""
+            if scan.writes:
+                # What this has put back itself cannot be told from what was added since.
+                added = baseline.added if is_first else None
+                put = put_back(
+                    session.opened, content, self._origin, scan.writes, added, drops=drops
+                )
+                putting_back = put.transaction
+                own.add(putting_back)
+                # Where somebody has written meanwhile, rows may have been taken for added ones that
+                # were changed, and what was put back must not be much to leave out the next time.
+                is_all = is_first and put.rows_only and put.position == scan.end
+                if not is_all or scan.length + put.copied > _LITTLE:
+                    continue
+            return now._replace(
+                putting_back=putting_back, unmeasured=self._measure(now.oid, written, content)
+            )
         raise NotUndoableError("it is being written to")
 
     def _is_idle(self, baseline: Baseline, session: Session) -> bool:
@@ -149,7 +159,7 @@ class Undo:
                 shared = read_shared(answers)
             else:
                 work, shared = read_work(answers), baseline.shared
-            if not work.busy:
+            if not work.busy and not scan.is_open:
                 now = baseline._replace(
                     next_transaction=work.next_transaction,
                     position=scan.end,

@@ -37,9 +37,9 @@ _KNOWN = "'Heap', 'Heap2', 'Btree', 'Hash', 'Gin', 'Gist', 'SPGist', 'BRIN', 'Se
 _LASTING = "('Sequence LOG', 'Heap INPLACE', 'RelMap UPDATE')"
 
 _WIDE = "(next + (xid::text::bigint - next % 4294967296 + 6442450944) % 4294967296 - 2147483648)"
-# One row with no file node says up to where was asked, and how many bytes of log were the
-# database's. Parameters: start of the log to read, the database, the template, transactions to
-# leave out.
+# One row with no file node says up to where was asked, how many bytes of log were the database's,
+# and whether a transaction that wrote to it is not over. Parameters: start of the log to read, the
+# database, the template, transactions to leave out.
 _SCAN = f"""
 WITH reach AS MATERIALIZED (
     SELECT lsn, lsn - $1 AS length, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
@@ -66,13 +66,18 @@ touch AS (
     WHERE place[2]::oid IN ($2, $3)
        OR (manager = 'RelMap' AND split_part(description, ' ', 2)::oid = $2)
     GROUP BY 1, 2, 3, 4
+),
+told AS (
+    SELECT node, kind, length,
+           CASE WHEN xid::text <> '0' THEN pg_xact_status({_WIDE}::text::xid8) END AS status
+    FROM touch
 )
-SELECT NULL, lsn::text, length < {_LONGEST}, (SELECT coalesce(sum(length), 0) FROM touch)::bigint
+SELECT NULL, lsn::text, length < {_LONGEST}, (SELECT coalesce(sum(length), 0) FROM told)::bigint,
+       EXISTS (SELECT FROM told WHERE status = 'in progress' AND node <> {TEMPLATE})
 FROM reach
 UNION ALL
-SELECT node, string_agg(DISTINCT kind, '|'), NULL, NULL FROM touch
-WHERE kind IN {_LASTING} OR xid::text = '0'
-   OR pg_xact_status({_WIDE}::text::xid8) IS DISTINCT FROM 'aborted'
+SELECT node, string_agg(DISTINCT kind, '|'), NULL, NULL, NULL FROM told
+WHERE kind IN {_LASTING} OR status IS DISTINCT FROM 'aborted'
 GROUP BY node
 """
 
@@ -88,11 +93,13 @@ class Scan(NamedTuple):
         writes: By file node.
         length: Bytes of the database's part of the log, rolled-back transactions included.
         end: The log's position up to which was asked.
+        is_open: Whether a transaction that has written to it may still commit.
     """
 
     writes: Writes
     length: int
     end: str
+    is_open: bool
 
 
 class WriteLog:
@@ -147,7 +154,7 @@ class WriteLog:
         answers = run_all(
             self._connection, [*after, *self._emit, f"EXECUTE cleanroom_scan({arguments})"]
         )
-        _, end, is_whole, length = next(row for row in answers[-1] if row[0] is None)
+        _, end, is_whole, length, is_open = next(row for row in answers[-1] if row[0] is None)
         if not is_whole:
             raise TooLongError
         writes = {
@@ -155,7 +162,7 @@ class WriteLog:
             for node, kinds, *_ in answers[-1]
             if node is not None
         }
-        return Scan(writes, int(str(length)), str(end)), answers[: len(after)]
+        return Scan(writes, int(str(length)), str(end), bool(is_open)), answers[: len(after)]
 
     def tells(self) -> bool:
         """Try whether a write is found: a version to come may word its answers in another way."""

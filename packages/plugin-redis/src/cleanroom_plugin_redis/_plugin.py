@@ -222,9 +222,10 @@ class RedisPlugin(BasePlugin):
 
     def disconnect(self, handle: ServiceHandle) -> None:
         """Close the connections that isolation holds."""
-        isolation = sys.modules.get("cleanroom_plugin_redis._isolation")
-        if isolation is not None:  # else nobody has isolated
-            isolation.close(handle)
+        if "cleanroom_plugin_redis._isolation" in sys.modules:  # else nobody has isolated
+            from cleanroom_plugin_redis._isolation import close
+
+            close(handle)
 
     def isolate(self, handle: ServiceHandle) -> AbstractContextManager[ServiceHandle]:
         """Lease an empty database for the duration of the context.

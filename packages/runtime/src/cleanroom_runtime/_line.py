@@ -25,7 +25,7 @@ _WARDEN = (
 
 
 class _Held(socket.socket):
-    """A socket that is left open until this process ends, which is how the warden learns of that.
+    """A socket that is left open until this process ends, if nobody closes it: then the run ends.
 
     Python warns of sockets that nobody has closed, and closes them, while it removes modules.
     """
@@ -60,7 +60,7 @@ class Line:
         try:
             sock.connect(str(run_directory / "warden.sock"))
             return cls(sock)
-        except OSError:
+        except BaseException:
             sock.close()
             raise
 

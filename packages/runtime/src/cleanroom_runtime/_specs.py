@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Backend = Literal["process", "container", "external"]
@@ -107,5 +106,5 @@ class Endpoint(NamedTuple):
 
     host: str
     port: int
-    facts: Mapping[str, str] = MappingProxyType({})
+    facts: Mapping[str, str] = {}
     socket_directory: Path | None = None
