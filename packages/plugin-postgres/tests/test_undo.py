@@ -442,13 +442,19 @@ def test_what_is_written_after_rows_were_put_back(
     isolated_server: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Older and younger transactions than that which put back are undone; what it put is not."""
-    isolated_server.after("UPDATE people SET name = name || '!'")  # its rows are looked up once
-    original = _undo.put_back
+    original, scan = _undo.put_back, WriteLog.scan
+    ends: list[str] = []
     puts: list[PutBack] = []
+
+    def noting(*args: Any, **options: Any) -> Any:
+        found, answers = scan(*args, **options)
+        ends.append(found.end)
+        return found, answers
 
     def put_back(*args: Any, **options: Any) -> PutBack:
         older.execute("BEGIN; SELECT pg_current_xact_id()")
-        puts.append(original(*args, **options))
+        # As if the server wrote nothing of its own accord at just this moment.
+        puts.append(original(*args, **options)._replace(position=ends[-1]))
         younger.execute("INSERT INTO people (name) VALUES ('younger'), ('youngest')")
         younger.execute("INSERT INTO notes (text) VALUES ('younger')")
         return puts[-1]
@@ -456,6 +462,7 @@ def test_what_is_written_after_rows_were_put_back(
     with isolated_server.plugin.isolate(isolated_server.handle) as isolated:
         older, younger = connect(isolated), connect(isolated)
         younger.execute("UPDATE people SET name = name || '!'")
+    monkeypatch.setattr(WriteLog, "scan", noting)
     monkeypatch.setattr(_undo, "put_back", put_back)
     with isolated_server.plugin.isolate(isolated_server.handle):
         older.execute("INSERT INTO people (name) VALUES ('older')")
