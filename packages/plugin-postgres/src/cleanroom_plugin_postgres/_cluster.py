@@ -92,7 +92,7 @@ class Cluster(NamedTuple):
 
 
 def empty_directory(cluster: Cluster, server: LocalServer, workspace: Workspace) -> Path:
-    """Return a prepared data directory, to copy, see `_initialise`."""
+    """Return a prepared data directory, to copy, with what a `Cluster` has and no content."""
     return cached_directory(
         "postgres",
         {**facts_of(cluster, server), "spare": str(cluster.spare)},
@@ -177,7 +177,7 @@ def extensions_of(server: LocalServer) -> list[tuple[str, int, int]]:
 def _initialise(
     cluster: Cluster, server: LocalServer, workspace: Workspace, directory: Path
 ) -> None:
-    """Make a data directory with the superuser, the database, and the clone for the first test."""
+    """Make a data directory with the superuser, the database, and the spare if one is wanted."""
     initdb = server.executable.parent / "initdb"
     _run(
         workspace,

@@ -131,6 +131,7 @@ class Undo:
         """Wait until nobody is in a transaction; return what the database is then, and its writes.
 
         What runs is given a moment to end. What a test left open, or what holds a lock, is ended.
+        The first time, it is also seen to that the database is the same, with the same settings.
 
         Raises:
             NotUndoableError: It is another database, has other settings or grants, or is busy.
