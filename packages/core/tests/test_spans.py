@@ -29,6 +29,19 @@ def test_nothing_is_imported_while_nobody_uses_opentelemetry(site: Site) -> None
     assert site.run(code, OTEL_PYTHON_TRACER_PROVIDER="") == "[]"
 
 
+def test_what_a_client_imports_of_opentelemetry_is_not_enough(site: Site) -> None:
+    """A library that only carries context or metrics sets no tracer provider."""
+    code = """
+        import sys
+        import opentelemetry.context
+        from cleanroom import spans
+        with spans.plugin_start_span("db"):
+            pass
+        print("opentelemetry.trace" in sys.modules)
+    """
+    assert site.run(code, OTEL_PYTHON_TRACER_PROVIDER="") == "False"
+
+
 def test_a_start_is_one_tree(tree: Tree) -> None:
     """Spans nest: environment, service, then provision, launch and wait_ready."""
     with spans.environment_start_span(), spans.plugin_start_span("db"):

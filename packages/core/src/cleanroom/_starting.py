@@ -97,14 +97,14 @@ class Start:
             _notify("cleanroom_service_failed", service_name=service.name, error=error)
 
     def _prepare(self, service: Service) -> None:
-        from cleanroom import hooks
-
         known = {**self.running, **self.started}
         plugin = service.build({name: known[name][1] for name in service.needs if name in known})
         check_members(plugin)
         if plugin.name != service.name:
             raise InternalError(f"its plugin is named {plugin.name!r}", service=service.name)
         getattr(plugin, "about_to_start", bool)()  # To begin what takes time, and is no service.
+        from cleanroom import hooks  # Here, as that goes on while this is imported.
+
         hooks.validate(plugin)
         self._plugins[service.name] = plugin
 

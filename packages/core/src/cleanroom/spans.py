@@ -1,7 +1,7 @@
 """Spans around what takes time: starting, stopping and asking services.
 
 With no OpenTelemetry configured in the process, a span costs nothing and imports nothing: a
-tracer provider can only have been set by code that imported `opentelemetry`, or be named by
+tracer provider can only have been set by code that imported `opentelemetry.trace`, or be named by
 `OTEL_PYTHON_TRACER_PROVIDER`. Attribute names follow the semantic conventions 1.44 where these
 have one; our own start with `cleanroom.`.
 """
@@ -118,7 +118,7 @@ def _service_span(name: str, service: str) -> Generator[Span, None, None]:
 
 @contextmanager
 def _span(name: str, attributes: dict[str, str] | None = None) -> Generator[Span, None, None]:
-    if "opentelemetry" not in sys.modules and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
+    if "opentelemetry.trace" not in sys.modules and not os.getenv("OTEL_PYTHON_TRACER_PROVIDER"):
         yield Span()
         return
     from opentelemetry import trace
