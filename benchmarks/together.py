@@ -23,18 +23,23 @@ SHOP_TESTS = 24
 _NONE = Contender(
     name="no service", environment="services", variables={"CLEANROOM_BACKEND": "process"}
 )
-_ALONE = {
-    name: dataclasses.replace(_NONE, name=f"{name} alone") for name in ("postgres", "redis", "http")
-}
-_ALL = dataclasses.replace(_NONE, name="the three together")
+_STORES = ("postgres", "redis")
+_APIS = ("http", "web")
+"""The least that serves HTTP, which is in Python, and an API on the shop's framework and server."""
+_ALONE = {name: dataclasses.replace(_NONE, name=f"{name} alone") for name in (*_STORES, *_APIS)}
+_ALL = {api: dataclasses.replace(_NONE, name=f"{', '.join(_STORES)} and {api}") for api in _APIS}
 
 
 def measure_together(session: Session) -> None:
-    """Time start and stop of three services at once, and of each alone, as processes."""
+    """Time start and stop of three services at once, and of each alone, as processes.
+
+    Twice: the third is an HTTP server that starts as fast as one in Python can, or an API.
+    """
     if "process" not in session.options.backends:
         return
     names = {contender.name: [service] for service, contender in _ALONE.items()}
-    names |= {_ALL.name: list(_ALONE), _NONE.name: []}
+    names |= {contender.name: [*_STORES, api] for api, contender in _ALL.items()}
+    names[_NONE.name] = []
 
     def take(contender: Contender) -> list[float | None]:
         services = names[contender.name]
@@ -42,12 +47,15 @@ def measure_together(session: Session) -> None:
         ended = run.ended - said["stop called at"]
         return [seconds * 1000 for seconds in (said["started"], said["stopped"], ended)]
 
-    sample_rounds(session, [START, STOP, END], [_NONE, *_ALONE.values(), _ALL], take)
-    session.marks += [
-        Mark(START, _ALL.name, 1.1, tuple(contender.name for contender in _ALONE.values())),
-        Mark(STOP, _ALL.name, 50),
-        Mark(END, _ALL.name, 50, (_NONE.name,), over=True),
-    ]
+    contenders = [_NONE, *_ALONE.values(), *_ALL.values()]
+    sample_rounds(session, [START, STOP, END], contenders, take)
+    for api, contender in _ALL.items():
+        alone = tuple(_ALONE[name].name for name in (*_STORES, api))
+        session.marks += [
+            Mark(START, contender.name, 1.1, alone),
+            Mark(STOP, contender.name, 50),
+            Mark(END, contender.name, 50, (_NONE.name,), over=True),
+        ]
 
 
 def measure_shop(session: Session) -> None:

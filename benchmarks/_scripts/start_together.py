@@ -4,6 +4,7 @@ import gc
 import json
 import sys
 import time
+from pathlib import Path
 
 import psycopg  # noqa: F401 - tests import the clients anyway
 import redis  # noqa: F401
@@ -20,6 +21,18 @@ PLUGINS = {
     "http": HttpPlugin(
         "http", command=["python", "-m", "http.server", "{port}", "--bind", "{host}"]
     ),
+    "web": HttpPlugin(
+        "web",
+        command=[
+            "python",
+            "-m",
+            "waitress",
+            "--listen={host}:{port}",
+            "--call",
+            "web_api:create_app",
+        ],
+        cwd=Path(__file__).parent,
+    ).with_health_check("/health", "OK"),
 }
 
 with CleanroomEnvironment() as env:
