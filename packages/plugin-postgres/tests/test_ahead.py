@@ -8,24 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.grounds import Ground
+from tests.launched_ahead import CONFTEST, was_taken
 
 Run = Callable[..., pytest.RunResult]
-
-CONFTEST = """
-from pathlib import Path
-
-from cleanroom_runtime import _ahead
-
-take = _ahead.take
-
-def taking(*arguments):
-    launched = take(*arguments)
-    with Path("taken").open("a") as taken:
-        taken.write(launched.pid if launched else "")
-    return launched
-
-_ahead.take = taking
-"""
 
 TEMPLATE = """
 from cleanroom_plugin_postgres import template
@@ -62,13 +47,6 @@ def folder(
     monkeypatch.setenv("CLEANROOM_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("CLEANROOM_BACKEND", "process")
     return inner
-
-
-def was_taken(folder: Path) -> bool:
-    """Whether the last run's server was launched before a test asked for it."""
-    taken = (folder / "taken").read_text()
-    (folder / "taken").unlink()
-    return taken != ""
 
 
 def test_server_of_the_last_run_is_launched_ahead(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -447,3 +448,21 @@ def test_cache_that_is_read_only(tmp_path: Path) -> None:
     _notes.add(note, "db", _notes.Noted())
     _small_files.note_use(note)
     assert _notes.read(note) == {}
+
+
+def test_threads_that_note_at_the_same_time(tmp_path: Path) -> None:
+    """Of services that start together, each is noted."""
+    note = tmp_path / _caches.NOTES / "note.json"
+    names = [f"db{number}" for number in range(16)]
+    together = threading.Barrier(len(names))
+
+    def add(name: str) -> None:
+        together.wait(10)
+        _notes.add(note, name, _notes.Noted(name))
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _notes.read(note).keys() == {*names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,8 @@ from cleanroom import ServiceError, ValidationError
 
 if TYPE_CHECKING:
     import redis
+
+    from cleanroom_runtime import Endpoint
 
 DEFAULT_PORT = 6379
 
@@ -98,15 +101,18 @@ def _without_introductions() -> dict[str, Any]:
 
 def connect_once(metadata: Mapping[str, str], timeout: float = 5.0) -> redis.Redis:
     """Return a client that says at once what goes wrong, where others try again for seconds."""
+    return connect(metadata, **_at_once(timeout))
+
+
+def _at_once(timeout: float) -> dict[str, Any]:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return connect(
-        metadata,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=timeout,
-        socket_timeout=timeout,
-    )
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": timeout,
+        "socket_timeout": timeout,
+    }
 
 
 def check_answers(metadata: Mapping[str, str], timeout: float) -> None:
@@ -125,6 +131,36 @@ def check_answers(metadata: Mapping[str, str], timeout: float) -> None:
             return  # who answers `PING` has loaded all but what comes from another server
     if loading:
         raise _still_loading(metadata)
+
+
+def open_port(endpoint: Endpoint, socket: str, password: str, timeout: float) -> None:
+    """Give a server that listens at its private socket alone its password and its port.
+
+    Where the port is taken, the server is ended, as it would have ended if it had begun with it.
+
+    Args:
+        endpoint: The server's.
+        socket: The socket's name, in the server's folder.
+        password: Of the default user, whom everybody is who does not say otherwise.
+        timeout: Seconds after which to give up.
+
+    Raises:
+        Exception: It did not answer, or refused; of the client library's making.
+    """
+    import redis
+    from redis import exceptions
+
+    assert endpoint.socket_directory is not None  # noqa: S101 - it is a process's
+    path = str(endpoint.socket_directory / socket)
+    with redis.Redis(unix_socket_path=path, **_at_once(timeout)) as client:
+        try:
+            client.execute_command("CONFIG SET", "requirepass", password, "port", endpoint.port)
+        except exceptions.AuthenticationError:
+            pass  # an earlier question was answered too late
+        except exceptions.ResponseError:
+            with contextlib.suppress(exceptions.ConnectionError):
+                client.shutdown(nosave=True)
+            raise
 
 
 def server_facts(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,13 @@ DATABASES = 1024
 """Databases of a server of ours: enough for many workers, and for several services."""
 
 _CONFIGURATION = "/etc/cleanroom/redis.conf"
+_SOCKET = "redis.sock"
+_STOP_SIGNAL = "SIGKILL"
+"""SIGTERM waits for a timer of 100 ms, to save what nobody will want."""
+_SETTINGS: Mapping[str, str] = {"save": "", "appendonly": "no", "databases": str(DATABASES)}
+"""Everything is kept in memory."""
+_OPENS_A_PORT = 7
+"""The major version, of Redis and Valkey alike, since which `CONFIG SET` takes a port."""
 
 
 class RedisPlugin(BasePlugin):
@@ -158,17 +165,41 @@ class RedisPlugin(BasePlugin):
                     service=self.name,
                     hint="give with_module the path where the server runs, which is here a process",
                 )
+        where = {"bind": "127.0.0.1", "dir": str(workspace.directory)}
+        plain = not (self._settings or self._users or self._modules)
+        if plain and int(server.major) >= _OPENS_A_PORT:
+            return self._closed_at_first(server, workspace, where)
         configuration = workspace.directory / "redis.conf"
-        where = {
-            "bind": "127.0.0.1",
-            "port": str(workspace.port),
-            "dir": str(workspace.directory),
-        }
+        where["port"] = str(workspace.port)
         return ProcessSpec(
             argv=[str(server.executable), str(configuration)],
             files={configuration: self._configuration(where)},
-            # SIGTERM waits for a timer of 100 ms, to save what nobody will want.
-            stop_signal="SIGKILL",
+            stop_signal=_STOP_SIGNAL,
+        )
+
+    def _closed_at_first(
+        self, server: LocalServer, workspace: Workspace, where: Mapping[str, str]
+    ) -> ProcessSpec:
+        """Return a server that is nobody's yet: it may be launched before its password is known.
+
+        It gets that over its private socket, and with it the port.
+        """
+        settings = {
+            **_SETTINGS,
+            **where,
+            "port": "0",
+            "unixsocket": str(workspace.directory / _SOCKET),
+            "unixsocketperm": "700",
+        }
+        arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        return ProcessSpec(
+            argv=[str(server.executable), *arguments],
+            stop_signal=_STOP_SIGNAL,
+            ahead=True,
+            setup=lambda endpoint, timeout: _client.open_port(
+                endpoint, _SOCKET, self._password, timeout
+            ),
+            setup_opens_port=True,
         )
 
     def container(self, image: str) -> ContainerSpec:
@@ -254,7 +285,7 @@ class RedisPlugin(BasePlugin):
 
     def _configuration(self, where: Mapping[str, str]) -> str:
         """The server's configuration file. It is the only place that holds the passwords."""
-        settings = {"save": "", "appendonly": "no", "databases": str(DATABASES), **self._settings}
+        settings = {**_SETTINGS, **self._settings}
         nothing = _quoted("")
         lines = [f"{key} {value or nothing}" for key, value in settings.items()]
         own = {**where, "requirepass": self._password}

@@ -7,6 +7,9 @@ has started and, where the plugin of one allows that, how its process was launch
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,20 +48,34 @@ def read(note: Path) -> dict[str, Noted]:
 
 def add(note: Path, service: str, noted: Noted) -> None:
     """Note how a service was started."""
-    known = read(note)
-    if known.get(service) != noted:
-        _write(note, {**known, service: noted})
+    if read(note).get(service) != noted:
+        with _alone(note):
+            _write(note, {**read(note), service: noted})
 
 
 def keep_only(note: Path, services: Collection[str]) -> None:
     """Forget all services but these."""
-    known = read(note)
-    kept = {name: noted for name, noted in known.items() if name in services}
-    if known and not kept:
+    if read(note).keys() <= set(services):
+        return
+    with _alone(note):
+        kept = {name: noted for name, noted in read(note).items() if name in services}
+        if kept:
+            _write(note, kept)
+        else:
+            with contextlib.suppress(OSError):
+                note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(note: Path) -> Iterator[None]:
+    """Let no other thread or process change notes meanwhile, wherever notes can be written."""
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            note.unlink(missing_ok=True)
-    elif kept != known:
-        _write(note, kept)
+            note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = os.open(note.parent, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 def _write(note: Path, services: Mapping[str, Noted]) -> None:

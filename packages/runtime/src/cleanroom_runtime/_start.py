@@ -152,8 +152,8 @@ class _Start:
         if spec.setup is None:
             self._wait(self._probe)
         else:
-            setup = spec.setup
-            self._wait(lambda timeout: setup(place.endpoint, timeout), self._probe)
+            setup = partial(spec.setup, place.endpoint)
+            self._wait(setup, self._probe, knock=not spec.setup_opens_port)
 
     def _launch(self, place: _process.Place, spec: ProcessSpec) -> None:
         confirm = _process.launch(self._run, self._id, place, spec)
@@ -195,13 +195,13 @@ class _Start:
     def _probe(self, timeout: float) -> None:
         self._plugin.probe(self._metadata, timeout)
 
-    def _wait(self, *questions: Callable[[float], None]) -> None:
+    def _wait(self, *questions: Callable[[float], None], knock: bool = True) -> None:
         """Put one question after the other until it is answered. Time runs from here on."""
         seconds = self._plugin.start_timeout
         deadline = time.monotonic() + seconds
         with spans.wait_ready_span():
             try:
-                listens = self._knock()
+                listens = self._knock() if knock else None
                 for question in questions:
                     wait_ready(question, self._check_alive, deadline, seconds, listens)
                     listens = None  # as it does, since it has answered
