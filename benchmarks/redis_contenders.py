@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from benchmarks._contenders import REDIS_IMAGE, Contender, missing_image
@@ -74,6 +75,12 @@ PROCESS = Contender(
     environment="plugins",
     conftest=lambda tables: _OURS,
     variables={"CLEANROOM_BACKEND": "process"},
+)
+
+NOT_AHEAD = replace(
+    PROCESS,
+    name="cleanroom, process, nothing launched ahead",
+    variables={**PROCESS.variables, "CLEANROOM_AHEAD": "0"},
 )
 
 NOT_ISOLATED = Contender(

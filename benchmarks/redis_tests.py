@@ -9,6 +9,7 @@ from benchmarks._session import Session
 from benchmarks._suites import write_redis_suite
 from benchmarks.redis_contenders import (
     BARE,
+    NOT_AHEAD,
     NOT_ISOLATED,
     OURS,
     PROCESS,
@@ -26,13 +27,14 @@ def measure_redis(session: Session) -> None:
     """Time whole pytest processes with one test and with many; start and stop by the API."""
     peers = (PYTEST_REDIS, TESTCONTAINERS) if session.options.peers else ()
     contenders = [BARE, *(OURS[name] for name in session.options.backends), *peers]
+    only_cold = [NOT_AHEAD] if PROCESS in contenders else []
     of_next = [*contenders, NOT_ISOLATED]
     sizes = session.options.redis_sizes
     suites = {
         (contender.name, tests): write_redis_suite(
             session.suite_folder(f"redis {contender.name}"), contender, tests
         )
-        for contender in of_next
+        for contender in (*of_next, *only_cold)
         for tests in {1, *sizes}
     }
 
@@ -40,7 +42,8 @@ def measure_redis(session: Session) -> None:
         suite, cache = suites[contender.name, tests], f"redis {contender.name}"
         return session.run_suite(contender, suite, tests, cache).seconds * 1000
 
-    sample_rounds(session, [COLD], contenders, lambda one: [take(one, 1)], floor=BARE)
+    cold = [*contenders, *only_cold]
+    sample_rounds(session, [COLD], cold, lambda one: [take(one, 1)], floor=BARE)
     runs = session.options.runs
     slope_rounds(
         session,
