@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from cleanroom import ProcessError, StartTimeoutError
 from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, load_psycopg
-from cleanroom_plugin_postgres._databases import pristine_spare, quote
+from cleanroom_plugin_postgres._databases import quote
+from cleanroom_plugin_postgres._first_clone import pristine_spare
 from cleanroom_runtime import (
     Endpoint,
     LocalServer,
@@ -239,7 +240,7 @@ def _set_password(cluster: Cluster, endpoint: Endpoint, timeout: float) -> None:
     """Set this run's password over the server's private socket.
 
     The server is given its hash, because what it is told may end in its log. It is the first
-    transaction of the server: by that a clone of an untouched template is known, see `_databases`.
+    transaction of the server: by that `_first_clone` knows a clone of an untouched template.
     """
     load_psycopg()
     import psycopg

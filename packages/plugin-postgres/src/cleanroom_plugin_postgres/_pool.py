@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres import _baseline, _databases
+from cleanroom_plugin_postgres import _baseline, _databases, _first_clone
 from cleanroom_plugin_postgres._aside import copy_content
 from cleanroom_plugin_postgres._baseline import Baseline, Session, mark, take_baseline
 from cleanroom_plugin_postgres._server import Server
@@ -229,7 +229,7 @@ class Pool:
         """Put a clone that was made beforehand under a name, if there is one."""
         if self._handle.metadata["backend"] == "process" and template not in self._looked_for:
             self._looked_for.add(template)  # there is one at most, for the first to ask
-            if _databases.take_spare(admin, self._prefix, template, name):
+            if _first_clone.take_spare(admin, self._prefix, template, name):
                 return True
         return self._spares.put(admin, name, template)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cleanroom import CleanroomError, ServiceError, ServiceHandle
-from cleanroom_plugin_postgres import _databases
+from cleanroom_plugin_postgres import _databases, _first_clone
 from cleanroom_plugin_postgres._asked import Content
 from cleanroom_plugin_postgres._cluster import (
     Cluster,
@@ -196,7 +196,7 @@ def _make_spare(service: ServiceHandle, template: str) -> None:
     with _databases.admin_connection(service.metadata) as admin:
         size = admin.execute("SELECT pg_database_size(%s)", [template]).fetchall()[0][0]
         if int(str(size)) <= _LARGEST_SPARE:
-            _databases.make_spare(admin, database, template)
+            _first_clone.make_spare(admin, database, template)
 
 
 @contextlib.contextmanager
