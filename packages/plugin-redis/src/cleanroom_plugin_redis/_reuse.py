@@ -6,13 +6,20 @@ Connecting and saying who one is takes several times as long as all else that a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from cleanroom_plugin_redis._client import connect
 
 Command = tuple[Any, ...]
+
+
+class _Packed(NamedTuple):
+    """Commands as a connection sends them."""
+
+    data: Sequence[bytes]
+    number: int
 
 
 class ReusedConnection:
@@ -74,7 +81,7 @@ class _Pool(redis.ConnectionPool):
     def __init__(self, **options: Any) -> None:
         self._made: list[Any] = []
         self._lent = 0
-        self._renewal: Sequence[Command] = ()
+        self._renewal: _Packed | None = None
         super().__init__(**options)
 
     def make_connection(self) -> Any:
@@ -101,8 +108,8 @@ class _Pool(redis.ConnectionPool):
             return False
         [connection] = self._made
         try:
-            if not self._renewal:
-                self._renewal = _learn_renewal(connection, database)
+            if self._renewal is None:
+                self._renewal = _pack(connection, _learn_renewal(connection, database))
             answers = _ask_at_once(connection, self._renewal)
         except (redis.RedisError, OSError):
             return False
@@ -115,7 +122,7 @@ def _learn_renewal(connection: Any, database: str) -> Sequence[Command]:
 
     In a transaction, because what cannot be selected must not be emptied either.
     """
-    _ask_at_once(connection, [("RESET",)])  # of Redis 6.2 and later
+    _ask_at_once(connection, _pack(connection, [("RESET",)]))  # of Redis 6.2 and later
     empty = [("MULTI",), ("SELECT", database), ("FLUSHDB",), ("EXEC",)]
     return [("RESET",), *_introduce(connection), *empty]
 
@@ -143,7 +150,11 @@ def _introduce(connection: Any) -> list[Command]:
     return taken
 
 
-def _ask_at_once(connection: Any, commands: Sequence[Command]) -> list[Any]:
+def _pack(connection: Any, commands: Sequence[Command]) -> _Packed:
+    return _Packed(connection.pack_commands(commands), len(commands))
+
+
+def _ask_at_once(connection: Any, commands: _Packed) -> list[Any]:
     """Send commands together, and return the answers. Raises the first error among them."""
-    connection.send_packed_command(connection.pack_commands(commands))
-    return [connection.read_response() for _ in commands]
+    connection.send_packed_command(commands.data)
+    return [connection.read_response() for _ in range(commands.number)]
