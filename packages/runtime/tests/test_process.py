@@ -14,7 +14,14 @@ import pytest
 
 from cleanroom import ProcessError
 from cleanroom_runtime import Workspace, run_program
-from cleanroom_runtime._process import describe_exit, free_port, listens, log_tail, port_was_taken
+from cleanroom_runtime._process import (
+    describe_exit,
+    free_port,
+    listens,
+    listens_at,
+    log_tail,
+    port_was_taken,
+)
 from cleanroom_runtime._run import Run, RunAddress, join_run, joined_run, leave_run
 from tests.leftovers import services_of, until
 
@@ -96,6 +103,18 @@ def test_whether_a_port_is_listened_at() -> None:
         sock.listen()
         assert listens(port)
     assert not listens(port)
+
+
+def test_whether_a_socket_is_listened_at(tmp_path: Path) -> None:
+    """It is from when connections are accepted, not from when its file is there."""
+    path = tmp_path / "socket"
+    assert not listens_at(path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        assert not listens_at(path)
+        sock.listen()
+        assert listens_at(path)
+    assert not listens_at(path)
 
 
 def test_meeting_oneself_is_not_being_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:

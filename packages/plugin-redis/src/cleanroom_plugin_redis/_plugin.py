@@ -199,7 +199,7 @@ class RedisPlugin(BasePlugin):
             setup=lambda endpoint, timeout: _client.open_port(
                 endpoint, _SOCKET, self._password, timeout
             ),
-            setup_opens_port=True,
+            private_socket=_SOCKET,
         )
 
     def container(self, image: str) -> ContainerSpec:

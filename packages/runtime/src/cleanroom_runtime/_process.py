@@ -215,6 +215,15 @@ def listens(port: int) -> bool:
     return False
 
 
+def listens_at(path: Path) -> bool:
+    """Whether something accepts connections at this unix socket."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knocking:
+        knocking.settimeout(_KNOCK_TIMEOUT)
+        knocking.connect(str(path))
+        return True
+    return False
+
+
 def exit_code(run: Run, service_id: str) -> int | None:
     """Return the exit code of a process that has ended, `None` while it runs."""
     status = run.request("status", id=service_id)

@@ -74,8 +74,9 @@ class ProcessSpec:
         setup: Called with the endpoint, and the seconds it may take, until it does not raise,
             before the service is first asked whether it is ready: what has to be set up over a
             private channel.
-        setup_opens_port: Whether the service listens at its port only when `setup` is done, so
-            that it cannot be told by the port when to begin with that.
+        private_socket: Name of a unix socket in the directory of the workspace, where the service
+            listens first: at its port it does only when `setup` is done, which begins when it
+            listens here.
         stop_signal: Ends the server at once, without leaving anything behind.
         stop_timeout: Seconds between that signal and SIGKILL; when the run ends, 3 at most.
         ahead: Whether the next run may launch it before it is asked for. What it will be depends
@@ -91,7 +92,7 @@ class ProcessSpec:
     files: Mapping[Path, str] = field(default_factory=dict, repr=False)
     copy: tuple[Path, Path] | None = None
     setup: Callable[[Endpoint, float], None] | None = None
-    setup_opens_port: bool = False
+    private_socket: str | None = None
     stop_signal: str = "SIGTERM"
     stop_timeout: float = 5.0
     ahead: bool = False

@@ -150,10 +150,10 @@ class _Start:
                 span.set("cleanroom.process.ahead", True)
             span.set("process.pid", int(self._metadata["pid"]))
         if spec.setup is None:
-            self._wait(self._probe)
+            self._wait(self._probe, listens=self._knock(place))
         else:
             setup = partial(spec.setup, place.endpoint)
-            self._wait(setup, self._probe, knock=not spec.setup_opens_port)
+            self._wait(setup, self._probe, listens=self._knock(place, spec.private_socket))
 
     def _launch(self, place: _process.Place, spec: ProcessSpec) -> None:
         confirm = _process.launch(self._run, self._id, place, spec)
@@ -195,13 +195,19 @@ class _Start:
     def _probe(self, timeout: float) -> None:
         self._plugin.probe(self._metadata, timeout)
 
-    def _wait(self, *questions: Callable[[float], None], knock: bool = True) -> None:
-        """Put one question after the other until it is answered. Time runs from here on."""
+    def _wait(
+        self, *questions: Callable[[float], None], listens: Callable[[], bool] | None = None
+    ) -> None:
+        """Put one question after the other until it is answered. Time runs from here on.
+
+        Args:
+            questions: What to ask.
+            listens: What tells when to put the first, if anything does.
+        """
         seconds = self._plugin.start_timeout
         deadline = time.monotonic() + seconds
         with spans.wait_ready_span():
             try:
-                listens = self._knock() if knock else None
                 for question in questions:
                     wait_ready(question, self._check_alive, deadline, seconds, listens)
                     listens = None  # as it does, since it has answered
@@ -211,11 +217,15 @@ class _Start:
             if self._choice.backend == "process":
                 self._check_alive()  # else it was a stranger at its port who answered
 
-    def _knock(self) -> Callable[[], bool] | None:
-        """What knocks at the port; not at a container's, where the engine opens to everybody."""
-        if self._choice.backend != "process" or not self._plugin.probes_port:
+    def _knock(
+        self, place: _process.Place, private_socket: str | None = None
+    ) -> Callable[[], bool] | None:
+        """What knocks where a process listens first. At a container's port the engine opens."""
+        if not self._plugin.probes_port:
             return None
-        return partial(_process.listens, int(self._metadata["port"]))
+        if private_socket is not None:
+            return partial(_process.listens_at, place.workspace.directory / private_socket)
+        return partial(_process.listens, place.workspace.port)
 
     def _where_it_listens(self) -> str:
         """Say where a service listens, if that is not where it was expected."""
