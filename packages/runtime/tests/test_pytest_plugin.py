@@ -73,6 +73,30 @@ BOX_FIXTURES = """
             yield handle
 """
 
+SLOW = """
+    import time
+    from pathlib import Path
+
+    from box_plugin import BoxPlugin
+    from cleanroom import CleanroomEnvironment
+
+    class SlowPlugin(BoxPlugin):
+        plugin_type = "slow"
+
+        def __init__(self, name="slow"):
+            super().__init__(name)
+
+        def probe(self, endpoint, timeout):
+            over = Path("given up")
+            while not over.exists():
+                if CleanroomEnvironment.given_up():
+                    over.touch()
+                    raise OSError("not yet")
+                time.sleep(0.01)
+            super().probe(endpoint, timeout)
+"""
+"""A module with a box that is not ready before its start was given up once."""
+
 CRATE = """
     from pathlib import Path
 
@@ -390,6 +414,31 @@ def test_failed_start_is_told_to_every_worker(suite: Suite) -> None:
     assert len([line for line in result.outlines if message in line and line[0] == "E"]) == 2
     assert len([line for line in result.outlines if re.fullmatch(r"E +no lid", line)]) == 2
     result.stdout.fnmatch_lines(["box: failed to start: the server ended while it was starting*"])
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2", "--dist", "loadfile"]])
+def test_service_beside_one_that_fails_is_started_for_who_wants_it(
+    suite: Suite, workers: list[str]
+) -> None:
+    """A start that was given up because of another service is no failure of the service."""
+    suite.install_box()
+    suite.install("slow", plugin="slow_plugin:SlowPlugin", modules={"slow_plugin": SLOW})
+    suite.declare("[services.db]\nplugin = 'slow'\n[services.bad]\nplugin = 'box'\nbroken = true\n")
+    suite.pytester.makepyfile(
+        test_a="def test_all(cleanroom_env): cleanroom_env.start_all()",
+        test_b="""
+        import time
+        from pathlib import Path
+
+        def test_db(cleanroom_env):
+            while not Path("given up").exists():
+                time.sleep(0.01)
+            cleanroom_env["db"]
+        """,
+    )
+    result = suite.run(*workers)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["db: process, *"])
 
 
 @pytest.mark.slow

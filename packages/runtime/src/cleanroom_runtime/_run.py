@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cleanroom import CleanroomError, InternalError, ServiceError
+from cleanroom import CleanroomEnvironment, CleanroomError, InternalError, ServiceError
 from cleanroom_runtime import _sessions
 from cleanroom_runtime._folders import run_root, run_roots
 from cleanroom_runtime._line import Line, Reply, open_line
@@ -144,7 +144,9 @@ class Run:
         Args:
             key: Names what is done.
             make: Does it and returns its outcome. Called in one process; where that dies, in the
-                next. An error of our tree reaches all of them.
+                next. An error of our tree reaches all of them, unless the start that this is part
+                of was given up before, which is no fault of what is done: then, too, the next one
+                does it.
         """
         reply = self.request("claim", key=key)
         if not reply["granted"]:
@@ -155,8 +157,9 @@ class Run:
         try:
             value = make()
         except BaseException as exc:
+            given_up = CleanroomEnvironment.given_up()
             with contextlib.suppress(CleanroomError):  # this one matters more
-                if isinstance(exc, CleanroomError):
+                if isinstance(exc, CleanroomError) and not given_up:
                     self.request("settle", key=key, outcome=json.dumps({"error": exc.to_dict()}))
                 else:
                     self.request("disclaim", key=key)
