@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cleanroom import ServiceHandle
+from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import NotIsolatedWarning, PostgresPlugin
 from cleanroom_plugin_postgres._database import as_template
 from cleanroom_plugin_postgres._databases import admin_connection, clone, seal
@@ -261,3 +261,17 @@ def test_a_lease_outlives_its_service(process_ground: Ground) -> None:
     handle = plugin.start()
     with plugin.isolate(handle):
         plugin.stop(handle)
+
+
+def test_lease_of_a_server_that_is_gone(process_ground: Ground) -> None:
+    """Whoever asks the plugin itself is told which service it is, and that it has ended."""
+    plugin = process_ground.plugin("db")
+    handle = plugin.start()
+    plugin.kill(handle)
+    with (
+        pytest.raises(ServiceError, match="it stopped working during the session") as caught,
+        plugin.isolate(handle),
+    ):
+        pass
+    assert caught.value.service == "db"
+    plugin.stop(handle)

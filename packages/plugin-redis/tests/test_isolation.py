@@ -321,3 +321,28 @@ def test_settings_of_a_lease(process_ground: Ground, start: Start) -> None:
         }
         assert differing == {"database_name", "url"}
         assert (isolated.id, isolated.service_name) == (handle.id, handle.service_name)
+
+
+def test_lease_of_a_server_that_is_gone(process_ground: Ground, start: Start) -> None:
+    """Whoever asks the plugin itself is told which service it is, and that it has ended."""
+    plugin = process_ground.plugin()
+    handle = start(plugin)
+    plugin.kill(handle)
+    with (
+        pytest.raises(ServiceError, match="it stopped working during the session") as caught,
+        plugin.isolate(handle),
+    ):
+        pass
+    assert caught.value.service == "cache"
+
+
+def test_server_that_cannot_be_emptied(process_ground: Ground, start: Start) -> None:
+    """What the server refuses is an error of ours as well."""
+    plugin = process_ground.plugin().with_setting("rename-command", 'FLUSHDB ""')
+    handle = start(plugin)
+    with (
+        pytest.raises(ServiceError, match="it runs, and could not be made clean") as caught,
+        plugin.isolate(handle),
+    ):
+        pass
+    assert caught.value.service == "cache"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, cast
@@ -344,14 +344,9 @@ class PostgresPlugin(BasePlugin):
 
         Its name and URL stay the same from one lease to the next within one process.
         """
-        return self._isolate(handle)
-
-    @contextmanager
-    def _isolate(self, handle: ServiceHandle) -> Iterator[ServiceHandle]:
         from cleanroom_plugin_postgres._isolation import lease
 
-        with lease(handle) as isolated:
-            yield isolated
+        return self._isolating(handle, lease)
 
 
 def _new_password() -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, cast
@@ -263,14 +263,9 @@ class RedisPlugin(BasePlugin):
 
         Its number and URL stay the same from one lease to the next within one process.
         """
-        return self._isolate(handle)
-
-    @contextmanager
-    def _isolate(self, handle: ServiceHandle) -> Iterator[ServiceHandle]:
         from cleanroom_plugin_redis._isolation import lease
 
-        with lease(handle) as isolated:
-            yield isolated
+        return self._isolating(handle, lease)
 
     @property
     def _kind_wanted(self) -> Kind | None:

@@ -1,4 +1,4 @@
-"""What is said of a service in the report of a test that failed."""
+"""What is said of a service when a test fails, or cannot be given a slice of it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,29 @@ _LOG_LINES = 40
 
 @contextmanager
 def explained(plugin: ServicePlugin, handle: ServiceHandle) -> Iterator[None]:
-    """Say of an error that comes from a service that is gone what it comes from."""
+    """Say of an error while a slice is leased or let go of which service it comes from.
+
+    Raises:
+        CleanroomError: In place of any other error, warnings aside.
+    """
     from cleanroom import CleanroomError, HealthStatus, ServiceError
 
     try:
         yield
-    except CleanroomError:
+    except CleanroomError as exc:
+        exc.service = exc.service or handle.service_name
         raise
+    except Warning:
+        raise  # the user wants warnings to be errors
     except Exception as exc:
         if plugin.health_check(handle) is HealthStatus.HEALTHY:
-            raise
+            raise ServiceError(
+                f"it runs, and could not be made clean: {type(exc).__name__}: {exc}".strip(),
+                service=handle.service_name,
+                backend=handle.metadata.get("backend"),
+                hint="undo what keeps it from that: a setting, what its user may do, or what "
+                "the test before left running",
+            ) from exc
         raise ServiceError(
             f"it stopped working during the session: {type(exc).__name__}: {exc}".strip(),
             service=handle.service_name,

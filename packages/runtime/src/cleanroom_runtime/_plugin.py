@@ -6,8 +6,8 @@ import copy
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
@@ -33,6 +33,9 @@ from cleanroom_runtime._specs import (
 
 if TYPE_CHECKING:
     from cleanroom_runtime._container_spec import ContainerSpec
+
+Lease = Callable[[ServiceHandle], AbstractContextManager[ServiceHandle]]
+"""Leases a clean slice of a service."""
 
 
 class BasePlugin(ABC):
@@ -296,6 +299,18 @@ class BasePlugin(ABC):
             return _check.url(variable, os.environ.get(variable) or None, self.url_schemes)
         except ValidationError as exc:
             raise ConfigurationError(exc.message, service=self.name, hint=exc.hint) from exc
+
+    @contextmanager
+    def _isolating(self, handle: ServiceHandle, lease: Lease) -> Iterator[ServiceHandle]:
+        """Lease a slice, for a plugin that has some, and say of an error which service it is of."""
+        from cleanroom_runtime._explain import explained
+
+        with ExitStack() as leased:
+            with explained(self, handle):
+                isolated = leased.enter_context(lease(handle))
+            yield isolated
+            with explained(self, handle):
+                leased.close()
 
     def _with(self, **changes: object) -> Self:
         """Return a copy with other values in these attributes."""

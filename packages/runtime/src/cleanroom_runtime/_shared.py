@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
 from cleanroom_runtime import _ahead, _start
-from cleanroom_runtime._plugin import BasePlugin
+from cleanroom_runtime._plugin import BasePlugin, Lease
 from cleanroom_runtime._run import Run, current_run
 
 PREFIX = "service/"
-
-Isolate = Callable[[ServiceHandle], AbstractContextManager[ServiceHandle]]
-"""Leases a clean slice of a service."""
 
 
 class Started(NamedTuple):
@@ -69,7 +65,7 @@ class SharedPlugin:
 class SharedStore(SharedPlugin):
     """The same for a service that can give slices of itself."""
 
-    def __init__(self, plugin: BasePlugin, run: Run, isolate: Isolate) -> None:
+    def __init__(self, plugin: BasePlugin, run: Run, isolate: Lease) -> None:
         super().__init__(plugin, run)
         self._isolate = isolate
 
