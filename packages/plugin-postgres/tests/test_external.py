@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -209,3 +210,16 @@ def test_a_killed_client_leaves_nothing(url: str) -> None:
     while any("killed" in str(row[1]) for row in inventory(url)):
         assert time.monotonic() < deadline, "still there"
         time.sleep(0.05)
+
+
+def test_a_server_that_never_answers() -> None:
+    """It is given up when the time for the start is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        plugin = PostgresPlugin(
+            "db", backend="external", url=f"postgresql://127.0.0.1:{port}", start_timeout=1
+        )
+        began = time.monotonic()
+        with pytest.raises(ServiceError, match=str(port)):
+            plugin.start()
+        assert time.monotonic() - began < 4

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -373,3 +375,16 @@ def test_a_url_with_a_name_for_a_number() -> None:
     with pytest.raises(ValidationError, match="database 'main'") as caught:
         plugin.start()
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_never_answers() -> None:
+    """It is given up when the time for the start is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        plugin = RedisPlugin(
+            "cache", backend="external", url=f"redis://127.0.0.1:{port}", start_timeout=1
+        )
+        began = time.monotonic()
+        with pytest.raises(ServiceError, match=str(port)):
+            plugin.start()
+        assert time.monotonic() - began < 4

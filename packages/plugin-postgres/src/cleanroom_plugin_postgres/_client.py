@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5432
 MAINTENANCE_DATABASE = "postgres"
+PATIENCE = 10.0
+"""Seconds to wait for a connection, unless said."""
 
 _SQLALCHEMY_DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pg8000", "psycopg_async")
 
@@ -113,7 +115,7 @@ def connect(
     metadata: Mapping[str, str],
     database: str | None = None,
     *,
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
     autocommit: bool = True,
 ) -> Connection:
     """Open a connection with the credentials of a handle.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from cleanroom import ServiceHandle
-from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, connect
+from cleanroom_plugin_postgres._client import MAINTENANCE_DATABASE, PATIENCE, connect
 
 if TYPE_CHECKING:
     from cleanroom_plugin_postgres._client import Connection
@@ -99,10 +99,15 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def admin_connection(metadata: Mapping[str, str]) -> Connection:
-    """Open a connection to the database from which others are made and dropped."""
+def admin_connection(metadata: Mapping[str, str], timeout: float = PATIENCE) -> Connection:
+    """Open a connection to the database from which others are made and dropped.
+
+    Args:
+        metadata: Of a handle of the server.
+        timeout: Seconds to wait for it.
+    """
     database = metadata.get("maintenance_database", MAINTENANCE_DATABASE)
-    return connect(metadata, database)
+    return connect(metadata, database, timeout=timeout)
 
 
 def settle(connection: Connection) -> Connection:

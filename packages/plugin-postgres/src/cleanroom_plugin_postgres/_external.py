@@ -15,7 +15,9 @@ _LONGEST_NAME = 24
 """Characters of the name asked for; the run's id and what isolation adds come behind."""
 
 
-def attach(url: str, service_id: str, database_name: str, service: str) -> dict[str, str]:
+def attach(
+    url: str, service_id: str, database_name: str, service: str, timeout: float
+) -> dict[str, str]:
     """Make a database of this run's own. Its removal is registered before it exists.
 
     Args:
@@ -23,6 +25,7 @@ def attach(url: str, service_id: str, database_name: str, service: str) -> dict[
         service_id: The service's id, which makes the names of its databases unique.
         database_name: What the database is to be called; the id is added.
         service: The service's name, for messages.
+        timeout: Seconds within which the server must let us in.
 
     Raises:
         ServiceError: The server cannot be reached, or lets this user in or make databases not.
@@ -42,7 +45,7 @@ def attach(url: str, service_id: str, database_name: str, service: str) -> dict[
             "input": ServiceHandle(service_id, service, metadata).to_json(),
         },
     )
-    with _explained(metadata), admin_connection(metadata) as connection:
+    with _explained(metadata), admin_connection(metadata, timeout) as connection:
         run(connection, f"CREATE DATABASE {quote(name)}")
     return metadata
 

@@ -266,7 +266,8 @@ class PostgresPlugin(BasePlugin):
         """Make a database of this run's own in somebody else's server."""
         from cleanroom_plugin_postgres import _external
 
-        return _external.attach(url, service_id, self._database_name, self.name)
+        timeout = min(_client.PATIENCE, self.start_timeout)
+        return _external.attach(url, service_id, self._database_name, self.name, timeout)
 
     def detach(self, metadata: Mapping[str, str]) -> None:
         """Drop what `attach` made."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cleanroom_runtime import Endpoint
 
 DEFAULT_PORT = 6379
+PATIENCE = 5.0
+"""Seconds to wait for an answer, unless said."""
 
 
 def make_url(host: str, port: int, username: str, password: str, database: int) -> str:
@@ -99,7 +101,7 @@ def _without_introductions() -> dict[str, Any]:
     return {name: None for name in ("lib_name", "lib_version") if name in known}
 
 
-def connect_once(metadata: Mapping[str, str], timeout: float = 5.0) -> redis.Redis:
+def connect_once(metadata: Mapping[str, str], timeout: float = PATIENCE) -> redis.Redis:
     """Return a client that says at once what goes wrong, where others try again for seconds."""
     return connect(metadata, **_at_once(timeout))
 

@@ -25,8 +25,13 @@ _CHECKING = "checking for "
 _USUAL_DATABASES = 16
 
 
-def attach(url: str, service_id: str) -> dict[str, str]:
+def attach(url: str, service_id: str, timeout: float) -> dict[str, str]:
     """Return the metadata of the server. Nothing is used of it yet.
+
+    Args:
+        url: The server's URL.
+        service_id: The service's id.
+        timeout: Seconds within which the server must answer.
 
     Raises:
         ServiceError: It cannot be reached or does not let this user in.
@@ -34,7 +39,7 @@ def attach(url: str, service_id: str) -> dict[str, str]:
     from redis.exceptions import BusyLoadingError
 
     metadata = {**parse_url(url), "service_id": service_id}
-    with explained(metadata), connect_once(metadata) as client, suppress(BusyLoadingError):
+    with explained(metadata), connect_once(metadata, timeout) as client, suppress(BusyLoadingError):
         client.ping()  # what is loading is waited for
     return metadata
 

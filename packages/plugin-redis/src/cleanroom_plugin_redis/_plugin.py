@@ -217,7 +217,7 @@ class RedisPlugin(BasePlugin):
         """Use somebody else's server."""
         from cleanroom_plugin_redis._external import attach
 
-        return attach(url, service_id)
+        return attach(url, service_id, min(_client.PATIENCE, self.start_timeout))
 
     def detach(self, metadata: Mapping[str, str]) -> None:
         """Empty and give up what was used of somebody else's server."""
