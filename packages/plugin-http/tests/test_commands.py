@@ -20,7 +20,9 @@ from cleanroom import (
     ConfigurationError,
     HealthStatus,
     ProcessError,
+    ServiceError,
     ServiceHandle,
+    StartTimeoutError,
     ValidationError,
 )
 from cleanroom.config import load_config
@@ -193,6 +195,44 @@ def test_secrets_in_its_log(start: Start) -> None:
     with pytest.raises(ProcessError) as caught:
         failing.with_env("API_TOKEN", "hush-hush").start()
     assert str(caught.value.log_tail).startswith("***\n")
+
+
+SECRETS = {
+    "Authorization": "Basic dXNlcjpwYXNzLXdvcmQ=",
+    "X-Api-Key": "key-of-mine",
+    "Cookie": "theme=dark; sid=session-of-mine",
+}
+
+
+def test_secrets_in_answers(start: Start) -> None:
+    """What a service answers, and what a validator says, shows no secret that we gave it."""
+    answer = "\n".join(["hush-hush", "pass-word", *SECRETS.values(), "session-of-mine"])
+    serve = (
+        "from http import server as s\n"
+        "class H(s.BaseHTTPRequestHandler):\n"
+        f"    def do_GET(self): self.send_error(500, explain={answer!r})\n"
+        "s.HTTPServer(('{host}', {port}), H).serve_forever()"
+    )
+    plugin = HttpPlugin("api", command=[sys.executable, "-c", serve], start_timeout=0.5)
+    plugin = plugin.with_env("DB_PASSWORD", "hush-hush")
+    with pytest.raises(StartTimeoutError) as caught:
+        plugin.with_health_check("/", headers=SECRETS).start()
+    for shown in shown_by(caught.value):
+        for secret in answer.splitlines():
+            assert secret not in shown
+
+    def validator(handle: ServiceHandle) -> None:
+        raise RuntimeError("cannot log in with hush-hush")
+
+    with pytest.raises(ServiceError, match="cannot log in with") as raised:
+        plugin.with_health_check("/", 500).with_validator(validator).start()
+    assert "hush-hush" not in str(raised.value) + repr(raised.value)
+
+
+def shown_by(error: BaseException) -> list[str]:
+    """What an error of ours shows, and each that it was raised from."""
+    cause = error.__cause__
+    return [str(error), repr(error), *(shown_by(cause) if cause else [])]
 
 
 # --------------------------------------------------------------------------- health

@@ -19,6 +19,7 @@ from cleanroom_plugin_http._expect import (
     hold_below,
     name_of,
 )
+from cleanroom_plugin_http._headers import secrets_of
 from cleanroom_plugin_http._program import find_program
 from cleanroom_plugin_http._tls import Tls, check_tls, verify_option
 from cleanroom_runtime import (
@@ -233,6 +234,12 @@ class HttpPlugin(BasePlugin):
     def variables(self) -> Mapping[str, str]:
         """The environment variables."""
         return self._env
+
+    def secrets(self) -> Iterator[str]:
+        """What is secret in the environment variables and in what the health check sends."""
+        yield from super().secrets()
+        if self._health is not None:
+            yield from secrets_of(self._health.headers)
 
     def _arguments(self, where: Mapping[str, str]) -> list[str]:
         return [_check.fill(argument, where) for argument in self._command]

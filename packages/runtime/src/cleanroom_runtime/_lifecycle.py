@@ -125,25 +125,48 @@ def _ask_engine(handle: ServiceHandle, timeout: float) -> None:
     _container.state(handle.require("container_id"), engine_of(handle.metadata), timeout=timeout)
 
 
-def log_tail(metadata: Mapping[str, str], lines: int, env: Mapping[str, str] | None = None) -> str:
+def log_tail(plugin: BasePlugin, metadata: Mapping[str, str], lines: int) -> str:
     """Return the last lines a service wrote, secrets removed; empty where there are none.
 
     Args:
+        plugin: The service's.
         metadata: What is known of the service.
         lines: How many.
-        env: Its environment variables, of which some may be secret as well.
     """
-    text = ""
+    return scrub(written_tail(metadata, lines), _secrets(plugin, metadata))
+
+
+def written_tail(metadata: Mapping[str, str], lines: int) -> str:
+    """Return the last lines a service wrote, as it wrote them; empty where there are none."""
     if metadata.get("backend") == "process" and "log" in metadata:
-        text = _process.log_tail(Path(metadata["log"]), lines)
-    elif metadata.get("backend") == "container" and "container_id" in metadata:
+        return _process.log_tail(Path(metadata["log"]), lines)
+    if metadata.get("backend") == "container" and "container_id" in metadata:
         from cleanroom_runtime import _container
 
         with contextlib.suppress(CleanroomError):
-            text = _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
-    known = [*metadata.items(), *(env or {}).items()]
-    secrets = [value for key, value in known if is_secret_key(key)]
-    return scrub(text, [spelling for secret in secrets for spelling in _spellings(secret)])
+            return _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
+    return ""
+
+
+def hide_secrets_in(exc: BaseException, plugin: BasePlugin, metadata: Mapping[str, str]) -> None:
+    """Remove the secrets of a service from an error of ours, and from those it was raised from."""
+    secrets = [*_secrets(plugin, metadata)]
+    seen: set[int] = set()
+    error: BaseException | None = exc
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, CleanroomError):
+            error.message = scrub(error.message, secrets)
+            error.args = (error.message,)
+            error.hint = error.hint and scrub(error.hint, secrets)
+        error = error.__cause__ or error.__context__
+
+
+def _secrets(plugin: BasePlugin, metadata: Mapping[str, str]) -> Iterator[str]:
+    """What must not be shown of a service, in all ways in which it is written."""
+    known = [value for key, value in metadata.items() if is_secret_key(key)]
+    for secret in (*known, *plugin.secrets()):
+        yield from _spellings(secret)
 
 
 def _spellings(secret: str) -> Iterator[str]:

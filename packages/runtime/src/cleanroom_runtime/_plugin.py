@@ -21,6 +21,7 @@ from cleanroom import (
     ValidationError,
     spans,
 )
+from cleanroom._secrets import is_secret_key
 from cleanroom_runtime import _check, _lifecycle, _start
 from cleanroom_runtime._choose import Choice, Wanted, choose, url_variable
 from cleanroom_runtime._run import current_run
@@ -207,8 +208,15 @@ class BasePlugin(ABC):
         return {}
 
     def variables(self) -> Mapping[str, str]:
-        """The environment variables the user gave: those that are secret by name show in no log."""
+        """The environment variables the user gave."""
         return {}
+
+    def secrets(self) -> Iterable[str]:
+        """Texts that show in no log and no error, beside what is secret in the service's handle.
+
+        By default, the `variables` that are secret by name.
+        """
+        return [value for name, value in self.variables().items() if is_secret_key(name)]
 
     def disconnect(self, handle: ServiceHandle) -> None:  # noqa: B027 - nothing, by default
         """Close what this process holds open to a service that is about to be stopped."""
@@ -252,7 +260,7 @@ class BasePlugin(ABC):
 
     def logs(self, handle: ServiceHandle, tail: int = 100) -> str:
         """Return the last `tail` lines the service wrote, secrets removed."""
-        return _lifecycle.log_tail(handle.metadata, tail, self.variables())
+        return _lifecycle.log_tail(self, handle.metadata, tail)
 
     def kill(self, handle: ServiceHandle) -> None:
         """End the service as a crash would, without cleaning up. For tests of what follows."""

@@ -21,7 +21,7 @@ from cleanroom import (
 from cleanroom_runtime import _ahead, _process
 from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
-from cleanroom_runtime._lifecycle import log_tail, remove
+from cleanroom_runtime._lifecycle import hide_secrets_in, log_tail, remove
 from cleanroom_runtime._ready import wait_ready
 from cleanroom_runtime._relay import hint_of_unused
 from cleanroom_runtime._run import Run, current_run
@@ -121,6 +121,7 @@ class _Start:
                 exc.log_tail = self._log_tail() or None
             if isinstance(exc, ServiceError) and "container_id" in self._metadata:
                 exc.hint = "; ".join(filter(None, (exc.hint, hint_of_unused(self._run))))
+        hide_secrets_in(exc, self._plugin, self._metadata)
         try:
             remove(self._run, self._id, self._metadata, self._plugin)
         except CleanroomError as second:
@@ -270,4 +271,4 @@ class _Start:
                 )
 
     def _log_tail(self) -> str:
-        return log_tail(self._metadata, _LOG_LINES, self._plugin.variables())
+        return log_tail(self._plugin, self._metadata, _LOG_LINES)

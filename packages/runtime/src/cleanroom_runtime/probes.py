@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom._secrets import scrub
-from cleanroom_runtime._lifecycle import log_tail
+from cleanroom_runtime._lifecycle import written_tail
 from cleanroom_runtime._waits import get, is_listened_on
 
 __all__ = ["ask_command", "ask_http", "ask_log", "ask_tcp"]
@@ -83,7 +83,7 @@ def ask_log(endpoint: Mapping[str, str], pattern: str) -> None:
     """
     if endpoint.get("backend") == "external":
         return
-    lines = log_tail(endpoint, _LOG_LINES).splitlines()
+    lines = written_tail(endpoint, _LOG_LINES).splitlines()
     if not any(re.search(pattern, line) for line in lines):
         raise ServiceError(f"none of the {len(lines)} lines of its log has a match of {pattern!r}")
 
