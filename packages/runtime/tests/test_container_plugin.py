@@ -568,6 +568,21 @@ def test_files_in_and_out(box: ServiceHandle, tmp_path: Path) -> None:
         ContainerPlugin.copy_from(box, "/data/round")
 
 
+def test_links_in_a_folder(nginx_image: str, start: Start, tmp_path: Path) -> None:
+    """The links of an ordinary image's /etc arrive as they are, and its devices do not."""
+    box = start(ContainerPlugin("web", nginx_image, 80))
+    command = "ln -s ../../up /etc/up; mkfifo /etc/pipe; ln -P /etc/up /etc/same; find /etc -type l"
+    links = ContainerPlugin.exec(box, ["sh", "-c", command]).stdout.split()
+    assert {"/etc/up", "/etc/same", "/etc/mtab"} <= {*links}
+    for _ in range(2):  # the second time into what is there already
+        copy = ContainerPlugin.copy_from(box, "/etc", tmp_path / "copies")
+    assert copy == tmp_path / "copies" / "etc"
+    led = [str(copy.parent.joinpath(link[1:]).readlink()) for link in links]
+    assert led == ContainerPlugin.exec(box, ["readlink", *links]).stdout.split()
+    assert not (copy / "pipe").exists()
+    assert list(copy.parent.iterdir()) == [copy]
+
+
 def test_files_that_cannot_be_copied(box: ServiceHandle, tmp_path: Path) -> None:
     """Each way in which a copy fails is told."""
     with pytest.raises(ContainerError, match=r"/no/such could not be read .*no/such"):
@@ -576,8 +591,11 @@ def test_files_that_cannot_be_copied(box: ServiceHandle, tmp_path: Path) -> None
         ContainerPlugin.copy_from(box, "/etc")
     with pytest.raises(ContainerError, match="/dev/null cannot be read: it is no regular file"):
         ContainerPlugin.copy_from(box, "/dev/null")
-    with pytest.raises(ContainerError, match=f"/dev could not be copied to {tmp_path}: "):
-        ContainerPlugin.copy_from(box, "/dev", tmp_path)
+    with pytest.raises(ContainerError, match="/dev/null could not be copied: it is no file"):
+        ContainerPlugin.copy_from(box, "/dev/null", tmp_path)
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(ContainerError, match=f"/etc could not be copied to {tmp_path}/file: "):
+        ContainerPlugin.copy_from(box, "/etc", tmp_path / "file")
     with pytest.raises(ContainerError, match="/etc/passwd/below could not be written"):
         ContainerPlugin.copy_to(box, "x", "/etc/passwd/below")
     with pytest.raises(ValidationError, match=r"content of /a is .*none"):

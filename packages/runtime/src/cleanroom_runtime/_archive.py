@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or hasattr(tarfile, "data_filter"):
@@ -69,17 +70,66 @@ def file_in(content: bytes) -> bytes:
 def unpack(content: bytes, folder: Path) -> Path:
     """Write what an archive has into a local folder, and return its path there.
 
+    Symbolic links are made as they are, wherever they lead, and nothing is written through one.
+    Devices are left out. A folder that is there already is added to. Where it fails, nothing stays
+    of the copy.
+
     Raises:
-        FileError: It has what must not be written, such as a device or a link that leads out.
+        FileError: It has no file and no folder, or what must not be written.
         OSError: It cannot be written.
     """
-    with safe_tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        names = tar.getnames()
+    with (
+        tempfile.TemporaryDirectory(prefix=".copy-", dir=folder) as place,
+        safe_tarfile.open(fileobj=io.BytesIO(content)) as tar,
+    ):
+        entries = {PurePosixPath(entry.name): entry for entry in tar}
+        for path in entries:
+            if path.is_absolute() or ".." in path.parts:
+                raise FileError(f"its entry {str(path)!r} leads out of it")
+        led = {path: _led_to(entry, entries) for path, entry in entries.items()}
+        links = {path: target for path, target in led.items() if target is not None}
+        kept = [
+            entry
+            for path, entry in entries.items()
+            if path not in links and (entry.isfile() or entry.isdir() or entry.islnk())
+        ]
+        if not kept and not links:
+            raise FileError("it is no file and no folder")
         try:
-            tar.extractall(folder, filter="data")
+            tar.extractall(place, kept, filter="data")
         except safe_tarfile.FilterError as exc:
             raise FileError(str(exc)) from exc
-    return folder / names[0]
+        _make_links(Path(place), links)
+        name = next(iter(entries)).parts[:1]  # none, where it is what a folder has
+        _settle(Path(place, *name), folder.joinpath(*name))
+    return folder.joinpath(*name)
+
+
+def _led_to(entry: tarfile.TarInfo, entries: Mapping[PurePosixPath, tarfile.TarInfo]) -> str | None:
+    """Return where an entry leads that is a symbolic link, or another name of one."""
+    if entry.islnk():
+        entry = entries.get(PurePosixPath(entry.linkname), entry)
+    return entry.linkname if entry.issym() else None
+
+
+def _make_links(place: Path, links: Mapping[PurePosixPath, str]) -> None:
+    """Make symbolic links last of all: what would be written through one finds a folder there."""
+    for path in links:
+        place.joinpath(path).parent.mkdir(parents=True, exist_ok=True)
+    for path, target in links.items():
+        place.joinpath(path).symlink_to(target)
+
+
+def _settle(copy: Path, target: Path) -> None:
+    """Move a copy to its place; what is in a folder, into the folder that is there already."""
+    if copy.is_symlink() or not copy.is_dir():
+        copy.replace(target)
+    elif target.is_dir() and not target.is_symlink():
+        for each in list(copy.iterdir()):
+            _settle(each, target / each.name)
+    else:
+        target.unlink(missing_ok=True)
+        copy.replace(target)
 
 
 def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:

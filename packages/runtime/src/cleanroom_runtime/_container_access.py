@@ -82,8 +82,9 @@ class ContainerAccess:
 
         Args:
             handle: The service's.
-            path: Where it is inside, absolute. Links are followed.
-            folder: Local folder to copy it into, made if need be.
+            path: Where it is inside, absolute. Where it is a link, what that leads to is copied.
+            folder: Local folder to copy it into, made if need be. Symbolic links in what is copied
+                stay links, wherever they lead; devices are left out.
 
         Returns:
             What the file has; or the path of the copy.

@@ -145,10 +145,14 @@ class Inside:
         Raises:
             ContainerError: There is none, or it could not be copied.
         """
+        content = self._archive(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return unpack(self._archive(path), folder)
-        except (FileError, OSError) as exc:
+            return unpack(content, folder)
+        except FileError as exc:
+            hint = "name a file or a folder; what else there is can be read by a command"
+            raise self._error(f"{path} could not be copied: {exc}", hint) from exc
+        except OSError as exc:
             what = f"{path} could not be copied to {folder}: {exc}"
             raise self._error(what, "see to it that this folder can be written to") from exc
 
