@@ -27,6 +27,7 @@ from cleanroom import (
     ValidationError,
 )
 from cleanroom_runtime import ContainerPlugin, ContainerSpec
+from cleanroom_runtime._container_spec import memory_over
 from cleanroom_runtime._inside import Inside
 from cleanroom_runtime._run import Run
 from tests.leftovers import left_of_service
@@ -602,6 +603,31 @@ def test_files_that_cannot_be_copied(box: ServiceHandle, tmp_path: Path) -> None
         ContainerPlugin.copy_to(box, tmp_path / "none", "/a")
     with pytest.raises(ValidationError, match="path is 'relative'"):
         ContainerPlugin.copy_from(box, "relative")
+
+
+@pytest.mark.parametrize("path", ["/data/conf", "/data", "/data/a/b", "/x/../data/conf"])
+def test_files_in_memory(redis_image: str, start: Start, path: str) -> None:
+    """A file that would be lost in a tmpfs is refused, before the start as later."""
+    plugin = ContainerPlugin("box", redis_image, 6379).with_tmpfs("/data")
+    error = failing(plugin.with_file(path, "x"))
+    assert isinstance(error, ValidationError)
+    assert error.message == f"the file {path} lies in the tmpfs /data"
+    assert "by a command" in str(error.hint)
+    handle = start(plugin.with_file("/database", "x"))
+    with pytest.raises(ContainerError, match=f"{path} lies in the tmpfs /data of") as caught:
+        plugin.copy_to(handle, b"y", path)
+    assert "by a command" in str(caught.value.hint)
+    plugin.copy_to(handle, b"y", "/datas/conf")
+    assert plugin.exec(handle, ["cat", "/database", "/datas/conf"]).stdout == "xy"
+
+
+@pytest.mark.parametrize(
+    ("path", "memory"),
+    [("/a/b", "/a"), ("/a/vol/b", None), ("/a/vol/in/b", "/a/vol/in"), ("/ab", None), ("/", None)],
+)
+def test_what_lies_in_memory(path: str, memory: str | None) -> None:
+    """Of what is mounted in something else, the inner one says whether a path is in memory."""
+    assert memory_over(path, ["/a", "/a/vol/in"], ["/a/vol"]) == memory
 
 
 def test_in_a_container_that_is_gone(redis_image: str) -> None:

@@ -61,7 +61,7 @@ class ContainerAccess:
             path: Where it will be, absolute.
 
         Raises:
-            ContainerError: It could not be written.
+            ContainerError: It could not be written; so in a folder in memory (tmpfs).
             ServiceError: The service runs in no container.
         """
         inside_of(handle).write(checked.inside(path), checked.content(path, source))

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cleanroom import ValidationError
 from cleanroom_runtime._specs import PullPolicy
+
+HINT_FOR_MEMORY = (
+    "the engine cannot put files into memory: choose another folder, or write it by a command in "
+    "the running container"
+)
+
+
+def memory_over(path: str, tmpfs: Collection[str], others: Collection[str] = ()) -> str | None:
+    """Return which folder in memory a path inside a container lies in, if it does.
+
+    Args:
+        path: Where something is to be put.
+        tmpfs: What is in memory.
+        others: What else is mounted; of what lies in another, the inner one counts.
+    """
+    at = posixpath.normpath(path)
+    over = [
+        place
+        for place in (*others, *tmpfs)
+        if f"{at}/".startswith(f"{posixpath.normpath(place).rstrip('/')}/")
+    ]
+    inner = max(over, key=len, default=None)
+    return inner if inner in tmpfs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +60,9 @@ class ContainerSpec:
             is written: its path, which a variable of the image may begin (`"$PGDATA/PG_VERSION"`).
             That folder is in memory where the engine has enough of it, `memory` sets no limit, and
             the image runs as root and does not bring that file.
+
+    Raises:
+        ValidationError: A file would lie in a folder in memory, where it could not be put.
     """
 
     image: str
@@ -51,6 +79,14 @@ class ContainerSpec:
     cpus: float | None = None
     registry: tuple[str, str] | None = field(default=None, repr=False)
     data: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse files that what is mounted over them would hide."""
+        for path in self.files:
+            if memory := memory_over(path, self.tmpfs):
+                raise ValidationError(
+                    f"the file {path} lies in the tmpfs {memory}", hint=HINT_FOR_MEMORY
+                )
 
     @property
     def all_ports(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from cleanroom import ContainerError
 from cleanroom_runtime._archive import FileError, archive, file_in, link_in, unpack
 from cleanroom_runtime._asking import ask_engine, engine_error
 from cleanroom_runtime._container import frames
+from cleanroom_runtime._container_spec import HINT_FOR_MEMORY, memory_over
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._warden._engine_api import open_stream, reason_in
 
@@ -113,19 +114,24 @@ class Inside:
         """Put a file, or a local file or folder, at a path inside. It will belong to root.
 
         Raises:
-            ContainerError: It could not be read or written.
+            ContainerError: It could not be read or written, or would lie in memory.
         """
         target = f"/containers/{self.container_id}/archive?path=%2F"
         try:
             body = archive({path: content})
         except FileError as exc:
             raise self._error(str(exc), "see to it that it can be read") from exc
-        status, answer = ask_engine(self.engine, "PUT", target, self.service_name, body=body)
-        if status >= 300:
+        try:
+            facts = self._ask("GET", f"/containers/{self.container_id}/json")
+            if memory := memory_over(path, *_mounted(facts)):
+                what = f"{path} lies in the tmpfs {memory} of the container"
+                raise self._error(what, HINT_FOR_MEMORY)
+            self._ask("PUT", target, body)
+        except _RefusalError as exc:
             raise self._error(
-                f"{path} could not be written in the container: {reason_in(answer)}",
+                f"{path} could not be written in the container: {exc}",
                 "see whether the container is there, and whether it may be written to",
-            )
+            ) from exc
 
     def read(self, path: str) -> bytes:
         """Return the content of a file inside.
@@ -174,11 +180,13 @@ class Inside:
             at = posixpath.normpath(posixpath.join(posixpath.dirname(at), link))
         raise self._error(f"{path} is a link that leads nowhere", "name the file it stands for")
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | bytes | None = None
+    ) -> dict[str, Any]:
         status, answer = ask_engine(self.engine, method, path, self.service_name, body=body)
         if status >= 300:
             raise _RefusalError(reason_in(answer))
-        found: dict[str, Any] = json.loads(answer)
+        found: dict[str, Any] = json.loads(answer or b"{}")
         return found
 
     def _output(self, path: str, deadline: float) -> bytes:
@@ -202,6 +210,14 @@ class Inside:
 
     def _error(self, message: str, hint: str) -> ContainerError:
         return ContainerError(message, service=self.service_name, backend="container", hint=hint)
+
+
+def _mounted(facts: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Return what is mounted in a container: what is in memory, and what else."""
+    mounts = facts.get("Mounts") or ()
+    tmpfs = {*(facts["HostConfig"].get("Tmpfs") or ())}
+    tmpfs |= {each["Destination"] for each in mounts if each["Type"] == "tmpfs"}
+    return tmpfs, {each["Destination"] for each in mounts} - tmpfs
 
 
 class _RefusalError(Exception):
