@@ -96,7 +96,11 @@ def test_a_migration_may_be_a_function(folder: Path, monkeypatch: pytest.MonkeyP
         ("init_scripts = { a = 'b' }", "init_scripts is {'a': 'b'}"),
         ("init_scripts = ['nowhere.sql']", "nowhere.sql' does not exist"),
         ("migrate = [3]", r"migrate is \[3\]"),
-        ("migrate = 'nowhere/*.sql'", "'nowhere/.*.sql' matches no file in"),
+        ("migrate = 'nowhere/*.sql'", "migrate: 'nowhere/.*.sql' matches no .*\n.*hint: globs are"),
+        (
+            "migrate = 'sql/*.sql'\nmigrate_inputs = 'nowhere'",
+            "migrate_inputs: 'nowhere' matches no file in",
+        ),
         ("migrations = 'sql/*.sql'", "migrations: unknown key"),
     ],
 )

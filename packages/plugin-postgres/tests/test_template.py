@@ -100,7 +100,7 @@ def test_glob_that_matches_nothing(pytester: pytest.Pytester, run: Run) -> None:
     result = run()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        [f"E *ValidationError: 'migrtions/[*].sql' matches no file in {pytester.path}"]
+        [f"E *ValidationError: migrate: 'migrtions/[*].sql' matches no file in {pytester.path}"]
     )
 
 

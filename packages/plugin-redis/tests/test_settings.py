@@ -38,8 +38,11 @@ def test_what_is_declared(tmp_path: Path) -> None:
                 client.get("x")
     for line, said in [
         ("settings = 1", "settings is no table"),
-        ("users.reader = { rules = '~*' }", "password is empty"),
-        ("users.reader = { password = 'x', rule = '~*' }", "users.reader has the key 'rule'"),
+        ("users.reader = { rules = '~*' }", "users.reader.password is empty"),
+        (
+            "users.reader = { password = 'x', rule = '~*' }",
+            r"users.reader.rule: unknown key\s+hint: did you mean 'rules'",
+        ),
         ("modules = ['here.so']", "path is 'here.so'"),
         ("modules = [[1]]", r"modules is \[1\]"),
         ("module = ['/here.so']", "module: unknown key"),

@@ -482,7 +482,7 @@ def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
         ({"user": "a b"}, "user is 'a b'"),
         ({"pull": "sometimes"}, "pull is 'sometimes'"),
         ({"registry": {"username": "me"}}, "registry has no text for password"),
-        ({"registry": {"user": "me"}}, "registry has the key 'user'"),
+        ({"registry": {"user": "me"}}, r"registry\.user: unknown key"),
         ({"scheme": "a://"}, "scheme is 'a://'"),
         ({"wait": {}}, "wait has nothing"),
         ({"wait": {"port": 81}}, "port in wait is 81"),
@@ -494,7 +494,7 @@ def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
         ({"wait": {"port": 80, "status": 200}}, "wait has port and status"),
         ({"wait": {"command": "ls"}}, "command in wait is 'ls'"),
         ({"wait": {"check": "ls"}}, "check in wait is 'ls'"),
-        ({"wait": {"logs": "a"}}, "wait has the key 'logs'"),
+        ({"wait": {"logs": "a"}}, r"wait\.logs: unknown key\s+hint: did you mean 'log'"),
         ({"start_timeout": 0}, "start_timeout is 0"),
     ],
 )
@@ -774,9 +774,19 @@ def test_shared_by_workers(redis_image: str, pytester: pytest.Pytester) -> None:
     [
         ('imge = "a"', "imge: unknown key"),
         ('wait = { log = "a", port = 80 }', "wait has log and port"),
-        ('files = { "/a" = { paths = "a" } }', "files /a has the key 'paths'"),
+        ('wait = { htp = "/" }', r"wait\.htp: unknown key\s+hint: did you mean 'http'"),
+        (
+            "wait = { x = 1 }",
+            r"wait\.x: .*\s+hint: known: command, http, log, log_matches, port, s",
+        ),
+        ("wait = {}", r"wait has nothing\s+hint: give one of [a-z_, ]+, command; beside"),
+        ('files = { "/a" = { paths = "a" } }', r'files\."/a"\.paths: unknown key'),
+        ('files = { "/a" = { path = 3 } }', r'files\."/a"\.path is 3'),
         ('files = { "/a" = { path = "no/such" } }', "content of /a is /.*/no/such"),
-        ('registry = { username = "me", passwrd = "hush" }', "registry has the key 'passwrd'"),
+        (
+            'registry = { username = "me", passwrd = "hush" }',
+            r"registry\.passwrd: unknown key\s+hint: did you mean 'password'",
+        ),
     ],
 )
 def test_declarations_that_cannot_be(tmp_path: Path, line: str, says: str) -> None:

@@ -129,7 +129,7 @@ def _pattern(value: object) -> re.Pattern[str]:
         return re.compile(value if isinstance(value, str) else "[")
     except re.error as exc:
         raise ValidationError(
-            f"matches in health is {value!r}", hint=f"it is no regular expression: {exc}"
+            f"health.matches is {value!r}", hint=f"it is no regular expression: {exc}"
         ) from exc
 
 

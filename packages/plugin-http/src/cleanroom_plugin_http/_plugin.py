@@ -29,7 +29,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Workspace,
 )
-from cleanroom_runtime.options import table
+from cleanroom_runtime.options import table, within
 
 if TYPE_CHECKING:
     from cleanroom_runtime import ContainerSpec
@@ -125,9 +125,13 @@ class HttpPlugin(BasePlugin):
         self._tls: Tls | None = None
         self._validators: tuple[Validator, ...] = ()
         if health is not None:
-            self._health = self.with_health_check(**_check.health_options(health))._health
+            checked = _check.health_options(health)
+            with within("health"):
+                self._health = self.with_health_check(**checked)._health
         if tls is not None:
-            self._tls = self.with_tls(**table("tls", tls, ("ca", "verify")))._tls
+            checked = table("tls", tls, ("ca", "verify"))
+            with within("tls"):
+                self._tls = self.with_tls(**checked)._tls
 
     @classmethod
     def from_config(cls, name: str, options: Mapping[str, object], folder: Path) -> Self:

@@ -59,8 +59,11 @@ class Migration:
         """Whether it is globs of SQL files."""
         return not callable(self.migrate) and self.name is None
 
-    def check(self) -> None:
+    def check(self, inputs: str = "inputs") -> None:
         """Find out what is wrong before there is a database.
+
+        Args:
+            inputs: What the further files were given as, for an error.
 
         Raises:
             ValidationError: A glob matches nothing, or it is neither glob nor callable.
@@ -68,7 +71,7 @@ class Migration:
         if self.is_by_files:
             files("migrate", self.migrate, self.folder)
         if self.inputs:
-            files("inputs", self.inputs, self.folder)
+            files(inputs, self.inputs, self.folder)
 
     @functools.cached_property
     def is_lasting(self) -> bool:
@@ -169,7 +172,10 @@ def files(argument: str, patterns: object, folder: Path) -> list[Path]:
         base = Path(path.anchor)
         matches = [each for each in base.glob(str(path.relative_to(base))) if each.is_file()]
         if not matches:
-            raise ValidationError(f"{os.fspath(pattern)!r} matches no file in {folder}")
+            raise ValidationError(
+                f"{argument}: {os.fspath(pattern)!r} matches no file in {folder}",
+                hint="globs are relative to that folder; '**/*.sql' looks in all that are in it",
+            )
         found += sorted(matches)
     return found
 

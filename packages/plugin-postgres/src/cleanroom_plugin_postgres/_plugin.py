@@ -128,7 +128,7 @@ class PostgresPlugin(BasePlugin):
             listed = texts("migrate", options["migrate"])
             migrate = listed[0] if len(listed) == 1 else listed
             inputs = texts("migrate_inputs", options.get("migrate_inputs", []))
-            return plugin._with_migration(migrate, folder, inputs)
+            return plugin._with_migration(migrate, folder, inputs, "migrate_inputs")
         if "migrate_inputs" in options:
             raise ValidationError("migrate_inputs was given without migrate")
         return plugin
@@ -185,11 +185,13 @@ class PostgresPlugin(BasePlugin):
         """
         return self._with_migration(migrate, Path.cwd(), inputs)
 
-    def _with_migration(self, migrate: Migrate, folder: Path, inputs: Patterns) -> Self:
+    def _with_migration(
+        self, migrate: Migrate, folder: Path, inputs: Patterns, argument: str = "inputs"
+    ) -> Self:
         from cleanroom_plugin_postgres._inputs import Migration
 
         migration = Migration(migrate, folder, inputs)
-        migration.check()
+        migration.check(argument)
         return self._with(_migration=migration)
 
     def expecting(self, wishes: Sequence[object]) -> Self:

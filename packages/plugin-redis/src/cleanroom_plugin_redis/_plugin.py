@@ -20,7 +20,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Workspace,
 )
-from cleanroom_runtime.options import sequence, table, texts
+from cleanroom_runtime.options import sequence, table, texts, within
 
 if TYPE_CHECKING:
     from cleanroom_runtime import ContainerSpec
@@ -102,7 +102,8 @@ class RedisPlugin(BasePlugin):
             plugin = plugin.with_setting(key, value)
         for username, facts in table("users", options.get("users", {})).items():
             known = table(f"users.{username}", facts, ("password", "rules"))
-            plugin = plugin.with_user(username, known.pop("password", None), **known)
+            with within(f"users.{username}"):
+                plugin = plugin.with_user(username, known.pop("password", None), **known)
         for module in sequence("modules", options.get("modules", [])):
             plugin = plugin.with_module(*texts("modules", module))
         return plugin

@@ -20,7 +20,6 @@ from cleanroom_runtime.options import table
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _KINDS_OF_WAIT = ("port", "log", "log_matches", "http", "command", "check")
-_WAIT_KEYS = (*_KINDS_OF_WAIT, "status")
 
 
 def ports(value: object) -> tuple[int, ...]:
@@ -55,11 +54,13 @@ def files(value: object) -> dict[str, bytes | Path]:
 def declared_files(value: object, folder: Path) -> dict[str, object]:
     """The same as configuration says it, where `{ path = "app.conf" }` names a local file."""
     return {
-        path: folder / _text(f"path of {path}", table(f"files {path}", each, ["path"]).get("path"))
-        if isinstance(each, Mapping)
-        else each
+        path: folder / _path_in(f'files."{path}"', each) if isinstance(each, Mapping) else each
         for path, each in table("files", value).items()
     }
+
+
+def _path_in(option: str, value: object) -> str:
+    return _text(f"{option}.path", table(option, value, ["path"]).get("path"))
 
 
 def inside(value: object) -> str:
@@ -184,7 +185,7 @@ def scheme(value: object) -> str:
 def waits(value: object, known: Sequence[int]) -> tuple[Wait, ...]:
     """What is waited for: a table, or a list of them."""
     listed = cast("Sequence[object]", value if isinstance(value, list | tuple) else (value,))
-    return tuple(wait(table("wait", each, _WAIT_KEYS), known) for each in listed)
+    return tuple(wait(table("wait", each, (*_kinds(each), "status")), known) for each in listed)
 
 
 def wait(options: Mapping[str, object], known: Sequence[int]) -> Wait:
@@ -201,7 +202,7 @@ def wait(options: Mapping[str, object], known: Sequence[int]) -> Wait:
     if len(kinds) != 1 or ("status" in given and "http" not in given):
         raise ValidationError(
             f"wait has {' and '.join(given) or 'nothing'}",
-            hint=f"give one of {', '.join(_KINDS_OF_WAIT)}; beside http, port and status too",
+            hint=f"give one of {', '.join(_kinds(options))}; beside http, port and status too",
         )
     value = given[kinds[0]]
     if kinds == ["port"]:
@@ -218,6 +219,12 @@ def wait(options: Mapping[str, object], known: Sequence[int]) -> Wait:
     if not callable(value):
         raise ValidationError(f"check in wait is {value!r}", hint="it is a callable")
     return CheckWait(value)
+
+
+def _kinds(options: object) -> list[str]:
+    """What can be waited for: a `check` where one may be given, which a file cannot do."""
+    given = isinstance(options, Mapping) and "check" in options
+    return [kind for kind in _KINDS_OF_WAIT if given or kind != "check"]
 
 
 def _known_port(value: object, known: Sequence[int]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from cleanroom import ValidationError
+from cleanroom._errors import nearest
 
-__all__ = ["sequence", "table", "texts"]
+__all__ = ["sequence", "table", "texts", "within"]
 
 
 def table(option: str, value: object, keys: Collection[str] | None = None) -> dict[str, Any]:
@@ -25,10 +27,27 @@ def table(option: str, value: object, keys: Collection[str] | None = None) -> di
         raise ValidationError(f"{option} is no table", hint=f"write {option} = {{ key = value }}")
     copied = dict(cast("Mapping[object, Any]", value))
     for key in copied:
-        if not isinstance(key, str) or (keys is not None and key not in keys):
-            hint = f"its keys are {', '.join(keys)}" if keys is not None else "keys are texts"
-            raise ValidationError(f"{option} has the key {key!r}", hint=hint)
+        if not isinstance(key, str):
+            raise ValidationError(f"{option} has the key {key!r}", hint="keys are texts")
+        if keys is not None and key not in keys:
+            raise ValidationError(f"{option}.{key}: unknown key", hint=nearest(key, keys))
     return cast("dict[str, Any]", copied)
+
+
+@contextmanager
+def within(option: str) -> Generator[None]:
+    """Say of which table a refused value is: `timeout is '1'` becomes `health.timeout is '1'`.
+
+    Args:
+        option: What to call the table in an error.
+
+    Raises:
+        ValidationError: What was done within has raised one, whose message begins with a key.
+    """
+    try:
+        yield
+    except ValidationError as exc:
+        raise ValidationError(f"{option}.{exc.message}", hint=exc.hint) from exc
 
 
 def sequence(option: str, value: object) -> list[object]:
