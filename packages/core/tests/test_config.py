@@ -315,6 +315,8 @@ def test_broken_plugin_breaks_only_its_service(declare: Declare) -> None:
         ('[services.db]\nplugin = "box"\nname = "x"', "services.db] name", "unknown key"),
         ('[services.db]\nplugin = "keyed"\nvolumes = 1', "services.db] volumes", "volume"),
         ('[services.db]\nplugin = "box"\nenv.X = "${NOPE}"', "] env.X", "NOPE is not set"),
+        ('[services.db]\nplugin = "box"\nenv.X = "${NOPE:-${HOME}}"', "] env.X", "of NOPE has"),
+        ('[services.db]\nplugin = "box"\nenv.X = "${HOME:-{b.url}}"', "] env.X", "of HOME has"),
     ],
 )
 def test_error_names_file_table_and_key(

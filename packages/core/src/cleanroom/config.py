@@ -102,11 +102,13 @@ class DeclaredService:
         if kept := match["kept_variable"] or match["kept_reference"]:
             return kept
         if variable := match["variable"]:
-            value = os.environ.get(variable, cast("str | None", match["default"]))
-            if value is None:
-                hint = f"set it, or write ${{{variable}:-default}}"
-                raise _wrong(self.source, key, f"environment variable {variable} is not set", hint)
-            return value
+            default = cast("str | None", match["default"])
+            if default and "{" in default:  # it would end at the first "}"
+                raise _wrong(self.source, key, f"the default of {variable} has braces in it")
+            if (value := os.environ.get(variable, default)) is not None:
+                return value
+            hint = f"set it, or write ${{{variable}:-default}}"
+            raise _wrong(self.source, key, f"environment variable {variable} is not set", hint)
         if handles is None:
             return match[0]
         metadata = handles[match["service"]].metadata
@@ -129,10 +131,8 @@ def load_config(path: str | os.PathLike[str] | None = None) -> list[DeclaredServ
     if not start.exists():
         raise ConfigurationError(f"{start}: no such file or folder")
     places = [place / file for place in (start, *start.parents) for file in _FILES]
-    for file in [start] if start.is_file() else places:
-        if file.is_file() and (found := _read(file)):
-            return found
-    return []
+    files = filter(Path.is_file, [start] if start.is_file() else places)
+    return next(filter(None, map(_read, files)), [])
 
 
 _FILES = ("cleanroom.toml", "pyproject.toml")
