@@ -396,6 +396,20 @@ def test_an_account_that_does_not_fit(
     assert "wrong-one" not in str(error) + progress.text
 
 
+@pytest.mark.parametrize(
+    ("policy", "step"), [("never", "GET /images/.*"), ("always", "POST /images/create.*")]
+)
+def test_a_name_that_the_engine_does_not_take(
+    run: Run, faulty_engine: Any, policy: Any, step: str
+) -> None:
+    """An engine that takes `UPPER` for no registry is said to, and what a name is like."""
+    reason = "invalid reference format: repository name must be lowercase"
+    faulty_engine.refuse(step, 400, reason)
+    with pytest.raises(ContainerError, match=f"'UPPER/box:1'.*: {reason}") as caught:
+        provide(run, "box", ContainerSpec("UPPER/box:1", 80, pull=policy), faulty_engine.engine)
+    assert "is lower case" in str(caught.value.hint)
+
+
 def test_an_engine_that_repeats_a_password(run: Run, faulty_engine: Any) -> None:
     """A password for the registry is hidden in what the engine answers."""
     faulty_engine.refuse("POST /images/create", 500, "no luck with hush-hush")

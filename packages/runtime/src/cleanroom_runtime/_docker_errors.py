@@ -15,6 +15,7 @@ from cleanroom_runtime._archive import FileError
 from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._docker import PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
+from cleanroom_runtime._image import HINT_FOR_NAME
 
 _SIGNS_OF_REFUSAL = ("denied", "unauthorized", "authentication", "credentials", "not exist")
 _TRANSLATED = (
@@ -98,6 +99,8 @@ def _explained(exc: Exception, spec: ContainerSpec, engine: Engine) -> tuple[str
 
 def _hint_for_pull(text: str, image: str, *, account_given: bool) -> str:
     text = text.lower()
+    if "invalid reference" in text:
+        return HINT_FOR_NAME
     if "toomanyrequests" in text or "rate limit" in text:
         return "log in to the registry for a higher limit (docker login), or use a mirror"
     if any(sign in text for sign in _SIGNS_OF_REFUSAL):

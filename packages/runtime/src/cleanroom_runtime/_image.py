@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from cleanroom import ValidationError
 
+HINT_FOR_NAME = (
+    "the name of an image is lower case; that of a registry before it needs a dot or a port for "
+    "older engines, unless it is localhost"
+)
+
 _HUB = "docker.io"
 _LIBRARY = "library"
 _NAME_LIMIT = 255

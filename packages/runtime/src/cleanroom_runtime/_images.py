@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cleanroom import ContainerError
 from cleanroom_runtime._asking import ask_engine, understood
 from cleanroom_runtime._container_spec import ContainerSpec
+from cleanroom_runtime._image import HINT_FOR_NAME
+from cleanroom_runtime._warden._engine_api import reason_in
 
 if TYPE_CHECKING:
     from cleanroom_runtime._engine import Engine
@@ -49,5 +51,12 @@ def _is_there(image: str, engine: Engine, service_name: str) -> bool:
     status, body = ask_engine(engine, "GET", f"/images/{image}/json", service_name)
     if status == 404:
         return False
+    if status == 400:  # an older engine takes no word in upper case for a registry
+        raise ContainerError(
+            f"the engine knows no image by a name such as {image!r}: {reason_in(body)[:500]}",
+            service=service_name,
+            backend="container",
+            hint=HINT_FOR_NAME,
+        )
     understood(engine, status, body, service_name)
     return True
