@@ -67,6 +67,15 @@ def test_a_copy_that_is_there_already(tmp_path: Path) -> None:
     assert (into / "d").exists()
 
 
+def test_a_folder_in_the_way_of_a_file(tmp_path: Path) -> None:
+    """Nothing is added to a copy that is there already where a file cannot come to its place."""
+    tmp_path.joinpath("a", "z").mkdir(parents=True)
+    content = made(("a", FOLDER, ""), ("a/b", FILE, "new"), ("a/z", FILE, "new"))
+    with pytest.raises(IsADirectoryError, match="a/z"):
+        unpack(content, tmp_path)
+    assert [each.name for each in tmp_path.rglob("*")] == ["a", "z"]
+
+
 @pytest.mark.parametrize(
     "entries",
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 import tempfile
 import time
@@ -95,6 +97,9 @@ def unpack(content: bytes, folder: Path) -> Path:
         ]
         if not kept and not links:
             raise FileError("it is no file and no folder")
+        for path in entries:
+            if not entries[path].isdir() and _is_folder(folder / path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / path))
         try:
             tar.extractall(place, kept, filter="data")
         except safe_tarfile.FilterError as exc:
@@ -122,14 +127,18 @@ def _make_links(place: Path, links: Mapping[PurePosixPath, str]) -> None:
 
 def _settle(copy: Path, target: Path) -> None:
     """Move a copy to its place; what is in a folder, into the folder that is there already."""
-    if copy.is_symlink() or not copy.is_dir():
+    if not _is_folder(copy):
         copy.replace(target)
-    elif target.is_dir() and not target.is_symlink():
+    elif _is_folder(target):
         for each in list(copy.iterdir()):
             _settle(each, target / each.name)
     else:
         target.unlink(missing_ok=True)
         copy.replace(target)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
