@@ -62,6 +62,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer_moved(self, path: str) -> None:
         self.reply(302, "text/plain", b"", Location="/health")
 
+    def answer_away(self, path: str) -> None:
+        self.reply(302, "text/plain", b"", Location="http://127.0.0.1:9/login")
+
     def answer_circle(self, path: str) -> None:
         self.reply(302, "text/plain", b"", Location="/circle")
 

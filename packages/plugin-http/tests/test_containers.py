@@ -65,6 +65,7 @@ def test_it_listens_on_another_port(http_image: str) -> None:
     with pytest.raises(StartTimeoutError) as caught:
         plugin.with_health_check().start()
     hint = str(caught.value.hint)
+    assert "nothing listens on its port inside the container" in caught.value.message
     assert "the image exposes port 8080, and on 9000 it was expected to listen" in hint
     assert re.search("argument port|given as port", hint)
     assert "listening on port 8080" in str(caught.value.log_tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def test_it_answers_something_else(shop: Shop, ids: list[str]) -> None:
     error = late(shop(start_timeout=6).with_health_check("/health", "ready"), ids)
     assert "'all is OK here'; expected the text 'ready'" in error.message
     assert "expect = ..." in str(error.hint)
+
+
+def test_it_redirects_to_nowhere(shop: Shop, ids: list[str]) -> None:
+    """Where a redirect has led is named, as it is not the service that is silent."""
+    error = late(shop(start_timeout=6).with_health_check("/away"), ids)
+    what = r"GET http://\S+/away was redirected to http://127\.0\.0\.1:9/login, .*refused"
+    assert re.search(what, error.message)
+    assert "follow_redirects=False" in str(error.hint)
+
+
+def test_a_validator_that_hangs(shop: Shop, ids: list[str]) -> None:
+    """It has no more time than the start; and a callable that is expected has none more either."""
+    over = threading.Event()
+    plugin = shop(start_timeout=6).with_health_check("/health")
+    with pytest.raises(ServiceError, match=r"validator .*: it did not return within 6\.0 s"):
+        plugin.with_validator(lambda _: over.wait(60)).start()
+    error = late(plugin.with_health_check("/health", lambda _: over.wait(60)), ids)
+    over.set()
+    assert re.search(r"expected what \S+ accepts, but it did not return within", error.message)
+    assert [left for each in ids for left in left_of_service(each)] == []
 
 
 def test_it_exits_at_once(shop: Shop, ids: list[str]) -> None:

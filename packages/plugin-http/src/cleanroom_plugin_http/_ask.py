@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from cleanroom import ServiceError
+from cleanroom_runtime import NotReturnedError, call_within
 
 if TYPE_CHECKING:
     import requests
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 1024 * 1024
 """Of an answer; what comes behind is not read."""
 _CHUNK = 64 * 1024
+_OTHER_PATH = "ask for another path, or do not follow: follow_redirects=False"
 
 
 class Question(NamedTuple):
@@ -40,30 +41,28 @@ class Question(NamedTuple):
         return f"GET {self.url.rstrip('/')}{self.path}"
 
 
+class SilentError(ServiceError):
+    """Who has accepted the connection has closed it without an answer in HTTP."""
+
+
 def ask(question: Question, seconds: float) -> requests.Response:
     """Return the answer, read as a whole.
 
     Raises:
+        SilentError: The connection was closed without one.
         ServiceError: There was none in time, however slowly it came, or none that is HTTP.
     """
-    answers: list[requests.Response] = []
-    failures: list[Exception] = []
 
-    def run() -> None:
-        try:
-            answers.append(_answer(question, time.monotonic() + seconds, seconds))
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failures.append(exc)
+    def answer() -> requests.Response:
+        return _answer(question, time.monotonic() + seconds, seconds)
 
-    # A timeout of requests is for each piece of an answer, of which there may be many.
-    thread = threading.Thread(target=run, name="cleanroom-http", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failures:
-        raise _in_words(question, failures[0], seconds) from failures[0]
-    if not answers:
-        raise _too_slow(question, seconds)
-    return answers[0]
+    try:
+        # A timeout of requests is for each piece of an answer, of which there may be many.
+        return call_within(answer, seconds)
+    except NotReturnedError as exc:
+        raise _too_slow(question, seconds) from exc
+    except Exception as exc:
+        raise _in_words(question, exc, seconds) from exc
 
 
 def _answer(question: Question, deadline: float, seconds: float) -> requests.Response:
@@ -102,6 +101,12 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
 
     parts = urlsplit(question.url)
     place = f"{parts.hostname}:{parts.port or parts.scheme}"
+    asked = getattr(getattr(exc, "request", None), "url", None) or question.url
+    if urlsplit(asked)[:2] != parts[:2] and isinstance(exc, exceptions.ConnectionError):
+        return ServiceError(
+            f"{question} was redirected to {asked}, and that has failed: {_named(_root(exc))}",
+            hint=_OTHER_PATH,
+        )
     if isinstance(exc, exceptions.SSLError):
         return ServiceError(
             f"{question}: TLS with {place} failed: {_root(exc)}",
@@ -114,7 +119,7 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
     if isinstance(exc, exceptions.TooManyRedirects):
         return ServiceError(
             f"{question} leads from redirect to redirect: {exc}",
-            hint="ask for another path, or do not follow: follow_redirects=False",
+            hint=_OTHER_PATH,
         )
     root = _root(exc)
     if isinstance(root, ConnectionRefusedError):
@@ -124,10 +129,9 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
             "where; in a container it is the argument port",
         )
     if isinstance(exc, exceptions.ConnectionError | exceptions.ChunkedEncodingError):
-        return ServiceError(
+        return SilentError(
             f"{question}: the connection was closed without an answer in HTTP: {_named(root)}",
-            hint="nothing in the container may listen on the port that was given as port; or the "
-            "service speaks HTTPS, for which there is with_tls",
+            hint="the service may speak HTTPS, for which there is with_tls, or another protocol",
         )
     return ServiceError(f"{question} failed: {_named(exc)}")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from cleanroom import ServiceError, ValidationError
+from cleanroom_runtime import NotReturnedError, call_within
 
 if TYPE_CHECKING:
     import requests
@@ -41,8 +42,13 @@ def check_expected(value: Expected) -> Expected:
     return value
 
 
-def hold_against(response: requests.Response, expected: Expected) -> None:
+def hold_against(response: requests.Response, expected: Expected, timeout: float) -> None:
     """Raise where an answer is not what was expected.
+
+    Args:
+        response: The answer.
+        expected: What was expected.
+        timeout: Seconds that a callable may take to tell.
 
     Raises:
         ServiceError: It differs; says in what, and shows the answer.
@@ -51,7 +57,7 @@ def hold_against(response: requests.Response, expected: Expected) -> None:
         if response.status_code != expected:
             raise _differs(response, f"status {expected}")
     elif callable(expected):
-        _ask_callable(response, expected)
+        _ask_callable(response, expected, timeout)
     elif response.status_code >= 400:
         raise _differs(response, "a status below 400")
     elif isinstance(expected, str):
@@ -85,11 +91,13 @@ def name_of(function: object) -> str:
 
 
 def _ask_callable(
-    response: requests.Response, expected: Callable[[requests.Response], object]
+    response: requests.Response, expected: Callable[[requests.Response], object], timeout: float
 ) -> None:
     what = f"what {name_of(expected)} accepts"
     try:
-        verdict = expected(response)
+        verdict = call_within(lambda: expected(response), timeout)
+    except NotReturnedError as exc:
+        raise _differs(response, f"{what}, but {exc}") from exc
     except Exception as exc:
         said = f"{type(exc).__name__}: {exc}".rstrip(": ")
         raise _differs(response, f"{what}, which raised {said}") from exc

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_http import _check
-from cleanroom_plugin_http._ask import Question, ask
+from cleanroom_plugin_http._ask import Question, SilentError, ask
 from cleanroom_plugin_http._expect import (
     Expected,
     check_expected,
@@ -26,8 +28,10 @@ from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
     LocalServer,
+    NotReturnedError,
     ProcessSpec,
     Workspace,
+    call_within,
 )
 from cleanroom_runtime.options import table, within
 
@@ -281,29 +285,52 @@ class HttpPlugin(BasePlugin):
             health.follow_redirects,
             verify_option(endpoint),
         )
-        response = ask(question, min(timeout, health.timeout))
+        began = time.monotonic()
+        try:
+            response = ask(question, min(timeout, health.timeout))
+        except SilentError as exc:
+            if endpoint.get("backend") == "container":
+                _check_listens_inside(endpoint, timeout, exc)
+            raise
         if self._health is None:
             hold_below(response, 500)
         else:
-            hold_against(response, health.expected)
+            left = max(0.0, began + timeout - time.monotonic())
+            hold_against(response, health.expected, left)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Ask the validators."""
-        self._validate(handle)
+        self._validate(handle, self.start_timeout)
         return {}
 
     def examine(self, handle: ServiceHandle, timeout: float) -> None:
         """Ask the service, then the validators."""
+        began = time.monotonic()
         self.probe(handle.metadata, timeout)
-        self._validate(handle)
+        self._validate(handle, began + timeout - time.monotonic())
 
-    def _validate(self, handle: ServiceHandle) -> None:
+    def _validate(self, handle: ServiceHandle, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         for validator in self._validators:
             name = name_of(validator)
+            left = max(0.0, deadline - time.monotonic())
             try:
-                verdict = validator(handle)
+                verdict = call_within(partial(validator, handle), left)
+            except NotReturnedError as exc:
+                raise ServiceError(f"validator {name}: {exc}") from exc
             except Exception as exc:
                 said = f"{type(exc).__name__}: {exc}".rstrip(": ")
                 raise ServiceError(f"validator {name} raised {said}") from exc
             if verdict is False:
                 raise ServiceError(f"validator {name} returned False")
+
+
+def _check_listens_inside(endpoint: Mapping[str, str], timeout: float, exc: ServiceError) -> None:
+    """Raise where nothing listens in the container, for which the engine accepts connections."""
+    from cleanroom_runtime.probes import ask_tcp
+
+    try:
+        ask_tcp(endpoint, timeout)
+    except ServiceError as closed:
+        closed.hint = f"{closed.hint}, on the port that was given as port"
+        raise closed from exc

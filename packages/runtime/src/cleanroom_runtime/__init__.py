@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._installed import ask_program, installed_servers
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._process import run_program
+    from cleanroom_runtime._ready import NotReturnedError, call_within
     from cleanroom_runtime._replaced import Replaced
     from cleanroom_runtime._run import current_run, run_of
     from cleanroom_runtime._specs import (
@@ -41,11 +42,13 @@ __all__ = [
     "Endpoint",
     "ExecResult",
     "LocalServer",
+    "NotReturnedError",
     "ProcessSpec",
     "Replaced",
     "Workspace",
     "ask_program",
     "cached_directory",
+    "call_within",
     "current_run",
     "installed_servers",
     "run_of",
@@ -58,9 +61,11 @@ _ELSEWHERE = {
     "ContainerPlugin": "_container_plugin",
     "ContainerSpec": "_container_spec",
     "ExecResult": "_inside",
+    "NotReturnedError": "_ready",
     "Replaced": "_replaced",
     "ask_program": "_installed",
     "cached_directory": "_cache",
+    "call_within": "_ready",
     "current_run": "_run",
     "installed_servers": "_installed",
     "run_of": "_run",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from cleanroom import CleanroomError, StartTimeoutError
 from cleanroom._secrets import scrub
+
+T = TypeVar("T")
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.05
@@ -94,20 +97,40 @@ def _in_words(exc: Exception) -> tuple[str, str]:
     return f"{type(exc).__name__}: {scrub(str(exc)).strip()}", ""
 
 
-def answers_within(ask: Callable[[float], None], seconds: float) -> bool:
-    """Whether the question is answered rightly in time, even if the client library hangs."""
-    answered = threading.Event()
-    done = threading.Event()
+class NotReturnedError(TimeoutError):
+    """A callable did not return in time."""
+
+
+def call_within(call: Callable[[], T], seconds: float) -> T:
+    """Return what a callable returns. One that hangs is left alone, in a thread of its own.
+
+    Raises:
+        NotReturnedError: It did not return in time; is a `TimeoutError`.
+        Exception: What it raised.
+    """
+    returned: list[T] = []
+    raised: list[Exception] = []
 
     def run() -> None:
         try:
-            ask(seconds)
-            answered.set()
-        except Exception:  # noqa: BLE001, S110 - any error means the same: not healthy
-            pass
-        finally:
-            done.set()
+            returned.append(call())
+        except Exception as exc:  # noqa: BLE001 - raised below
+            raised.append(exc)
 
-    threading.Thread(target=run, name="cleanroom-health", daemon=True).start()
-    done.wait(seconds)
-    return answered.is_set()
+    thread = threading.Thread(target=run, name="cleanroom-question", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not returned:
+        raise NotReturnedError(f"it did not return within {seconds:.1f} s")
+    return returned[0]
+
+
+def answers_within(ask: Callable[[float], None], seconds: float) -> bool:
+    """Whether the question is answered rightly in time, even if the client library hangs."""
+    try:
+        call_within(lambda: ask(seconds), seconds)
+    except Exception:  # noqa: BLE001 - any error means the same: not healthy
+        return False
+    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import re
 import socket
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import ClassVar
 
 from cleanroom import ServiceError
 from cleanroom_runtime._inside import Inside
-from cleanroom_runtime._ready import BROKEN
+from cleanroom_runtime._ready import BROKEN, NotReturnedError, call_within
 
 Check = Callable[[Mapping[str, str]], object]
 """Is given the metadata of the service's handle; raises, or returns `False`, while not ready."""
@@ -155,25 +154,15 @@ class CheckWait(Wait):
 
     def ask(self, place: Place, timeout: float) -> None:
         """Call it. One that hangs is left alone, and what a broken one raises is passed on."""
-        verdicts: list[object] = []
-        failures: list[Exception] = []
-
-        def run() -> None:
-            try:
-                verdicts.append(self.check(place.metadata))
-            except Exception as exc:  # noqa: BLE001 - raised below
-                failures.append(exc)
-
-        thread = threading.Thread(target=run, name="cleanroom-check", daemon=True)
-        thread.start()
-        thread.join(timeout)
-        if failures and isinstance(failures[0], BROKEN):
-            raise failures[0]
-        if failures:
-            raise self.unmet(f"it raised {place.hide(_in_words(failures[0]))}") from failures[0]
-        if not verdicts:
-            raise self.unmet(f"it did not return within {timeout:.1f} s")
-        if verdicts[0] is False:
+        try:
+            verdict = call_within(lambda: self.check(place.metadata), timeout)
+        except NotReturnedError as exc:
+            raise self.unmet(str(exc)) from exc
+        except BROKEN:
+            raise
+        except Exception as exc:
+            raise self.unmet(f"it raised {place.hide(_in_words(exc))}") from exc
+        if verdict is False:
             raise self.unmet("it returned False")
 
 
