@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,17 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_http import _check
-from cleanroom_plugin_http._ask import Question, SilentError, ask
-from cleanroom_plugin_http._expect import (
-    Expected,
-    check_expected,
-    hold_against,
-    hold_below,
-    name_of,
-)
+from cleanroom_plugin_http._expect import Expected, check_expected, name_of
 from cleanroom_plugin_http._headers import secrets_of
+from cleanroom_plugin_http._health import ANY_ANSWER, HealthCheck
 from cleanroom_plugin_http._program import find_program
-from cleanroom_plugin_http._tls import Tls, check_tls, verify_option
+from cleanroom_plugin_http._tls import Tls, check_tls
 from cleanroom_runtime import (
     BackendChoice,
     BasePlugin,
@@ -40,25 +33,6 @@ if TYPE_CHECKING:
 
 Validator = Callable[[ServiceHandle], object]
 """Is given the service's handle; raises, or returns `False`, where something is wrong with it."""
-
-
-@dataclass(frozen=True)
-class HealthCheck:
-    """The question a healthy service answers, and the answer.
-
-    Attributes:
-        path: What is asked for with `GET`.
-        expected: See `HttpPlugin.with_health_check`.
-        timeout: Seconds to wait for one answer.
-        headers: Sent along.
-        follow_redirects: Whether the answer counts that a redirect leads to.
-    """
-
-    path: str = "/"
-    expected: Expected = None
-    timeout: float = 1.0
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    follow_redirects: bool = True
 
 
 class HttpPlugin(BasePlugin):
@@ -277,26 +251,7 @@ class HttpPlugin(BasePlugin):
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask for the health path, and hold the answer against what is expected."""
-        health = self._health or HealthCheck()
-        question = Question(
-            endpoint["url"],
-            health.path,
-            health.headers,
-            health.follow_redirects,
-            verify_option(endpoint),
-        )
-        began = time.monotonic()
-        try:
-            response = ask(question, min(timeout, health.timeout))
-        except SilentError as exc:
-            if endpoint.get("backend") == "container":
-                _check_listens_inside(endpoint, timeout, exc)
-            raise
-        if self._health is None:
-            hold_below(response, 500)
-        else:
-            left = max(0.0, began + timeout - time.monotonic())
-            hold_against(response, health.expected, left)
+        (self._health or ANY_ANSWER).ask(endpoint, timeout)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Ask the validators."""
@@ -323,14 +278,3 @@ class HttpPlugin(BasePlugin):
                 raise ServiceError(f"validator {name} raised {said}") from exc
             if verdict is False:
                 raise ServiceError(f"validator {name} returned False")
-
-
-def _check_listens_inside(endpoint: Mapping[str, str], timeout: float, exc: ServiceError) -> None:
-    """Raise where nothing listens in the container, for which the engine accepts connections."""
-    from cleanroom_runtime.probes import ask_tcp
-
-    try:
-        ask_tcp(endpoint, timeout)
-    except ServiceError as closed:
-        closed.hint = f"{closed.hint}, on the port that was given as port"
-        raise closed from exc
