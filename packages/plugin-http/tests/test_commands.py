@@ -109,14 +109,15 @@ def processes_of_service(handle: ServiceHandle) -> list[str]:
 
 
 def test_port_and_host_are_filled_in(shop: Shop, start: Start) -> None:
-    """`{port}` and `{host}` stand for the address, in arguments and environment; no other does."""
+    """`{port}` and `{host}` stand for the address, in arguments and environment; no other does,
+    and in a second pair of braces they stand for themselves."""
     env = {"AT": "{host}:{port}", "OTHER": "{name} {{port}} ${X}"}
     handle = start(shop("--host", "{host}", env=env).with_env("MORE", "m {port}"))
     answer = told(handle)
     environment = answer["env"]
     assert isinstance(environment, dict)
     assert environment["AT"] == f"127.0.0.1:{handle.port}"
-    assert environment["OTHER"] == f"{{name}} {{{handle.port}}} ${{X}}"
+    assert environment["OTHER"] == "{name} {port} ${X}"
     assert environment["MORE"] == f"m {handle.port}"
     assert (environment["PORT"], environment["HOST"]) == (str(handle.port), "127.0.0.1")
     assert answer["argv"] == ["--port", str(handle.port), "--host", "127.0.0.1"]
@@ -227,6 +228,27 @@ def test_secrets_in_answers(start: Start) -> None:
     with pytest.raises(ServiceError, match="cannot log in with") as raised:
         plugin.with_health_check("/", 500).with_validator(validator).start()
     assert "hush-hush" not in str(raised.value) + repr(raised.value)
+
+
+def test_secrets_of_others_in_its_log(tmp_path: Path) -> None:
+    """What it was given of another service's secrets is hidden, whatever it was given it as."""
+    tell = "import os; print('I am', os.environ['WHO'], flush=True)"
+    serve = "from http import server as s; s.test(s.SimpleHTTPRequestHandler, port={port})"
+    (tmp_path / "cleanroom.toml").write_text(f"""
+        [services.cache]
+        plugin = "redis"
+        password = "hush-hush"
+        backend = "process"
+        [services.api]
+        plugin = "http"
+        command = ["python", "-c", "{tell}; {serve}"]
+        env = {{ WHO = "a friend of {{cache.password}}" }}
+    """)
+    with CleanroomEnvironment.from_config(tmp_path) as env:
+        env.start("api")
+        plugin = env.plugin("api")
+        assert isinstance(plugin, HttpPlugin)
+        assert plugin.logs(env["api"]).startswith("I am a friend of ***\n")
 
 
 def shown_by(error: BaseException) -> list[str]:

@@ -14,15 +14,18 @@ from cleanroom_runtime.options import table
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PLACEHOLDER = re.compile(r"\{(port|host)\}")
+_PLACEHOLDER = re.compile(r"\{(?P<kept>\{(?:port|host)\})\}|\{(?P<key>port|host)\}")
 _HEALTH_KEYS = (
     "path", "expect", "expected", "matches", "timeout", "headers", "follow_redirects",
 )  # fmt: skip
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Return a text with `{port}` and `{host}` filled in; other braces stay as they are."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
+    """Return a text with `{port}` and `{host}` filled in; other braces stay as they are.
+
+    In a second pair of braces they stand for themselves.
+    """
+    return _PLACEHOLDER.sub(lambda match: match["kept"] or values[match["key"]], text)
 
 
 def container_port(value: object, image: str | None) -> int | None:

@@ -162,11 +162,24 @@ def hide_secrets_in(exc: BaseException, plugin: BasePlugin, metadata: Mapping[st
         error = error.__cause__ or error.__context__
 
 
+def remember_secrets(metadata: Mapping[str, str]) -> None:
+    """Remember what is secret of a service, which another one may be given in its variables."""
+    _remembered.update(_secrets_in(metadata))
+
+
 def _secrets(plugin: BasePlugin, metadata: Mapping[str, str]) -> Iterator[str]:
     """What must not be shown of a service, in all ways in which it is written."""
-    known = [value for key, value in metadata.items() if is_secret_key(key)]
-    for secret in (*known, *plugin.secrets()):
+    given = [*plugin.variables().values()]
+    handed_on = [each for each in tuple(_remembered) if any(each in value for value in given)]
+    for secret in (*_secrets_in(metadata), *plugin.secrets(), *handed_on):
         yield from _spellings(secret)
+
+
+def _secrets_in(metadata: Mapping[str, str]) -> list[str]:
+    return [value for key, value in metadata.items() if value and is_secret_key(key)]
+
+
+_remembered: set[str] = set()
 
 
 def _spellings(secret: str) -> Iterator[str]:

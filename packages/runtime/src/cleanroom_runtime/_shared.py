@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
 from cleanroom_runtime import _ahead, _start
+from cleanroom_runtime._lifecycle import remember_secrets
 from cleanroom_runtime._plugin import BasePlugin, Lease
 from cleanroom_runtime._run import Run, current_run
 
@@ -40,7 +41,9 @@ class SharedPlugin:
     def start(self) -> ServiceHandle:
         """Start the service, or wait for the worker that does. Raises what that one raised."""
         _start.look_ahead(self.plugin)
-        return read_started(self._run.once(f"{PREFIX}{self.name}", self._start)).handle
+        started = read_started(self._run.once(f"{PREFIX}{self.name}", self._start))
+        remember_secrets(started.handle.metadata)
+        return started.handle
 
     def _start(self) -> str:
         begun = time.perf_counter()

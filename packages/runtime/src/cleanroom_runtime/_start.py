@@ -21,7 +21,7 @@ from cleanroom import (
 from cleanroom_runtime import _ahead, _process
 from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
-from cleanroom_runtime._lifecycle import hide_secrets_in, log_tail, remove
+from cleanroom_runtime._lifecycle import hide_secrets_in, log_tail, remember_secrets, remove
 from cleanroom_runtime._ready import wait_ready
 from cleanroom_runtime._relay import hint_of_unused
 from cleanroom_runtime._run import Run, current_run
@@ -94,6 +94,7 @@ class _Start:
             self._give_up(exc)
             raise
         self._metadata.setdefault("version", UNKNOWN_VERSION)
+        remember_secrets(self._metadata)
         return self._handle()
 
     def _bring_up(self) -> None:
