@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -318,6 +319,7 @@ def test_tls(shop: Shop, start: Start, certificate: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"ca": __file__}, "has no certificates"),
         ({"ca": "/no/such/file"}, "ca is '/no/such/file'"),
         ({"verify": "no"}, "verify is 'no'"),
         ({"ca": __file__, "verify": False}, "ca was given and verify is false"),
@@ -529,7 +531,7 @@ def test_a_declared_command_runs_where_it_is_declared(tmp_path: Path, cwd: str) 
         assert env.start("api")
 
 
-def test_declared_certificates_are_relative_to_the_file(tmp_path: Path) -> None:
+def test_declared_certificates_are_relative_to_the_file(tmp_path: Path, certificate: Path) -> None:
     """`tls.ca` is looked for beside the file that names it."""
     (tmp_path / "cleanroom.toml").write_text(
         '[services.api]\nplugin = "http"\nurl = "https://127.0.0.1:1"\ntls = { ca = "ca.pem" }\n'
@@ -537,5 +539,5 @@ def test_declared_certificates_are_relative_to_the_file(tmp_path: Path) -> None:
     (declared,) = load_config(tmp_path)
     with pytest.raises(ConfigurationError, match=f"ca is '{tmp_path}/ca.pem'"):
         declared.build({})
-    (tmp_path / "ca.pem").touch()
+    shutil.copy(certificate, tmp_path / "ca.pem")
     assert declared.build({})

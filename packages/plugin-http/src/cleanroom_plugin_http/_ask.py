@@ -126,7 +126,7 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
         return ServiceError(
             f"nothing listens at {place} ({question}: connection refused)",
             hint="the service has to listen there: {port} and {host} in its command or env say "
-            "where; in a container it is the argument port",
+            "where; in a container it is the argument port; of one that somebody else runs, url",
         )
     if isinstance(exc, exceptions.ConnectionError | exceptions.ChunkedEncodingError):
         return SilentError(

@@ -106,6 +106,9 @@ def headers(value: object) -> dict[str, str]:
             raise ValidationError(f"headers has the key {key!r}", hint="it is no name of a header")
         if not isinstance(text, str) or re.search(r"[\r\n]", text):
             raise ValidationError(f"headers has no text of one line for {key}")
+        if any(ord(character) > 0xFF for character in text):  # RFC 9110, 5.5
+            hint = "encode it as the service wants it: a header has characters of Latin-1 at most"
+            raise ValidationError(f"headers has other characters for {key}", hint=hint)
         checked[key] = text
     return checked
 

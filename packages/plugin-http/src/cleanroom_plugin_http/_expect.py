@@ -33,6 +33,8 @@ def check_expected(value: Expected) -> Expected:
     """
     fits = value is None or isinstance(value, str | re.Pattern | Mapping | list) or callable(value)
     status = isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
+    if isinstance(value, re.Pattern):
+        fits = isinstance(value.pattern, str)  # one of bytes matches no text
     if not (fits or status):
         raise ValidationError(
             f"expected is {value!r}",

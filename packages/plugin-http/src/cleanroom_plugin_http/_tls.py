@@ -42,7 +42,21 @@ def check_tls(ca: str | os.PathLike[str] | None, verify: object) -> Tls:
         )
     if not Path(ca).exists():
         raise ValidationError(f"ca is {os.fspath(ca)!r}", hint="there is no such file")
+    if Path(ca).is_file():
+        _check_certificates(os.fspath(ca))
     return Tls(str(Path(ca).absolute()))
+
+
+def _check_certificates(file: str) -> None:
+    import ssl  # Here, because most services have no use for it.
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError as exc:
+        raise ValidationError(
+            f"ca is {file!r}, which has no certificates: {exc.reason or exc}",
+            hint="it is a file of certificates in PEM, or a folder as OpenSSL has it",
+        ) from exc
 
 
 def verify_option(metadata: Mapping[str, str]) -> str | bool:
