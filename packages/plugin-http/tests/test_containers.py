@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
@@ -65,9 +64,8 @@ def test_it_listens_on_another_port(http_image: str) -> None:
     with pytest.raises(StartTimeoutError) as caught:
         plugin.with_health_check().start()
     hint = str(caught.value.hint)
-    assert "nothing listens on its port inside the container" in caught.value.message
+    assert "nothing listens on port 9000 inside the container" in hint
     assert "the image exposes port 8080, and on 9000 it was expected to listen" in hint
-    assert re.search("argument port|given as port", hint)
     assert "listening on port 8080" in str(caught.value.log_tail)
 
 

@@ -41,15 +41,10 @@ class Question(NamedTuple):
         return f"GET {self.url.rstrip('/')}{self.path}"
 
 
-class SilentError(ServiceError):
-    """Who has accepted the connection has closed it without an answer in HTTP."""
-
-
 def ask(question: Question, seconds: float) -> requests.Response:
     """Return the answer, read as a whole.
 
     Raises:
-        SilentError: The connection was closed without one.
         ServiceError: There was none in time, however slowly it came, or none that is HTTP.
     """
 
@@ -129,7 +124,7 @@ def _in_words(question: Question, exc: Exception, seconds: float) -> ServiceErro
             "where; in a container it is the argument port; of one that somebody else runs, url",
         )
     if isinstance(exc, exceptions.ConnectionError | exceptions.ChunkedEncodingError):
-        return SilentError(
+        return ServiceError(
             f"{question}: the connection was closed without an answer in HTTP: {_named(root)}",
             hint="the service may speak HTTPS, for which there is with_tls, or another protocol",
         )

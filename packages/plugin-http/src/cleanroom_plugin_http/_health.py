@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cleanroom import ServiceError
-from cleanroom_plugin_http._ask import Question, SilentError, ask
+from cleanroom_plugin_http._ask import Question, ask
 from cleanroom_plugin_http._expect import Expected, hold_against, hold_below
 from cleanroom_plugin_http._tls import verify_option
 
@@ -50,12 +49,7 @@ class HealthCheck:
             self.follow_redirects,
             verify_option(endpoint),
         )
-        try:
-            response = ask(question, min(timeout, self.timeout))
-        except SilentError as exc:
-            if endpoint.get("backend") == "container":
-                _check_listens_inside(endpoint, timeout, exc)
-            raise
+        response = ask(question, min(timeout, self.timeout))
         if self.below is not None:
             hold_below(response, self.below)
         else:
@@ -64,14 +58,3 @@ class HealthCheck:
 
 ANY_ANSWER = HealthCheck(below=500)
 """For a service of which nothing is known: whatever it has at its root, it is no error of its."""
-
-
-def _check_listens_inside(endpoint: Mapping[str, str], timeout: float, exc: ServiceError) -> None:
-    """Raise where nothing listens in the container, for which the engine accepts connections."""
-    from cleanroom_runtime.probes import ask_tcp
-
-    try:
-        ask_tcp(endpoint, timeout)
-    except ServiceError as closed:
-        closed.hint = f"{closed.hint}, on the port that was given as port"
-        raise closed from exc

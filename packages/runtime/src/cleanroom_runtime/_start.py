@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LOG_LINES = 40
 _PORT_ATTEMPTS = 5
 _ENGINE_PATIENCE = 20.0
+_LAST_KNOCK = 1.0
 
 
 def start(plugin: BasePlugin, span: spans.Span) -> ServiceHandle:
@@ -238,7 +239,24 @@ class _Start:
             return _listening.of_process(pid, port)
         if self._choice.engine is not None and self._container_port:
             image = self._metadata["image"]
-            return _listening.of_image(image, self._container_port, self._choice.engine)
+            exposed = _listening.of_image(image, self._container_port, self._choice.engine)
+            return "; ".join(filter(None, (self._who_listens_inside(), exposed)))
+        return ""
+
+    def _who_listens_inside(self) -> str:
+        """Say if nobody does, as the engine accepts connections at a published port for anybody.
+
+        Only when time is up: not every service bears to be connected to and asked nothing.
+        """
+        from cleanroom_runtime._waits import is_listened_on
+
+        address = (self._metadata["host"], int(self._metadata["port"]))
+        with contextlib.suppress(OSError):
+            if self._plugin.probes_port and not is_listened_on(address, _LAST_KNOCK):
+                return (
+                    f"nothing listens on port {self._container_port} inside the container, or "
+                    "only at 127.0.0.1 there: the service has to listen at 0.0.0.0"
+                )
         return ""
 
     def _check_alive(self) -> None:
