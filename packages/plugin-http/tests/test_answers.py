@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from cleanroom import HealthStatus, ServiceError, ServiceHandle, ValidationError
+from cleanroom import (
+    CleanroomEnvironment,
+    ConfigurationError,
+    HealthStatus,
+    ServiceError,
+    ServiceHandle,
+    ValidationError,
+)
 from cleanroom_plugin_http import HttpPlugin
 
 Ask = Callable[..., None]
@@ -238,6 +245,24 @@ def test_health_checks_that_cannot_be(options: dict[str, object], says: str) -> 
     """A malformed health check is refused, and the error names what is wrong with it."""
     with pytest.raises(ValidationError, match=says):
         HttpPlugin("api", command=["x"]).with_health_check(**options)  # type: ignore[arg-type]
+
+
+def test_validator_that_asks_the_environment(shop: Callable[..., HttpPlugin]) -> None:
+    """It is part of the start that it was called by: what it may not ask for there is refused."""
+    environment = CleanroomEnvironment()
+    refused: list[str] = []
+
+    def validator(handle: ServiceHandle) -> None:
+        try:
+            environment.start("other")
+        except ConfigurationError as exc:
+            refused.append(exc.message)
+
+    with environment as env:
+        env.register(shop().with_health_check().with_validator(validator))
+        env.register(HttpPlugin("other", command=["x"]))
+        env.start("api")
+    assert refused == ["'other' was asked for by a start"]
 
 
 def test_a_validator_is_callable() -> None:

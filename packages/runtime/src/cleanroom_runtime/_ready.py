@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TypeVar
 
 from cleanroom import CleanroomError, StartTimeoutError
@@ -117,7 +118,10 @@ def call_within(call: Callable[[], T], seconds: float) -> T:
         except Exception as exc:  # noqa: BLE001 - raised below
             raised.append(exc)
 
-    thread = threading.Thread(target=run, name="cleanroom-question", daemon=True)
+    context = copy_context()  # with the span, and the start, that this is part of
+    thread = threading.Thread(
+        target=context.run, args=(run,), name="cleanroom-question", daemon=True
+    )
     thread.start()
     thread.join(seconds)
     if raised:
