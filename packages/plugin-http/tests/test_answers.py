@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,7 +196,39 @@ def test_validators_that_object(
     assert (caught.value.service, caught.value.backend) == ("api", "process")
 
 
+@pytest.mark.parametrize("how", ["validator", "expected"])
+def test_callables_that_end_more_than_the_question(
+    shop: Callable[..., HttpPlugin], how: str
+) -> None:
+    """What ends the test, as `pytest.fail` does, or the program, does that at once."""
+
+    def end(_: object) -> None:
+        pytest.fail("not like this")
+
+    plugin = shop(start_timeout=50.0).with_health_check(expected=end if how == "expected" else None)
+    began = time.monotonic()
+    with pytest.raises(pytest.fail.Exception, match="not like this"):
+        (plugin.with_validator(end) if how == "validator" else plugin).start()
+    assert time.monotonic() - began < 20
+
+
 # --------------------------------------------------------------------------- health
+
+
+def test_health_checks_that_end_more_than_the_question(
+    start: Callable[..., ServiceHandle], shop: Callable[..., HttpPlugin]
+) -> None:
+    """A health check raises nothing, whatever a validator does."""
+    ends = [False]
+
+    def validator(_: ServiceHandle) -> None:
+        if ends[0]:
+            sys.exit("enough")
+
+    plugin = shop().with_health_check().with_validator(validator)
+    handle = start(plugin)
+    ends[0] = True
+    assert plugin.health_check(handle) is HealthStatus.UNHEALTHY
 
 
 def test_health_follows_the_answer(

@@ -158,6 +158,7 @@ class HttpPlugin(BasePlugin):
         """Return a copy that also asks `validator`: once the service is ready, and how it is.
 
         What it finds wrong ends the start at once; what only needs time is for the health check.
+        All of them together have `start_timeout` once more, from when the service is ready.
 
         Args:
             validator: Is given the handle; raises, or returns `False`, where something is wrong.
