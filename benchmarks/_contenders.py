@@ -47,7 +47,8 @@ class Contender:
     arguments: tuple[str, ...] = ()
     """More arguments for pytest."""
     needs_server: bool = False
-    """Whether it is given a server that runs already, in the variable BENCH_SERVER_URL."""
+    """Whether it is given a server that runs already, in the variables BENCH_SERVER_URL and
+    BENCH_SERVER_SOCKET, the folder of its unix socket."""
     slow_tests: bool = False
     """Whether its suites take so long that fewer tests, and fewer rounds, have to do."""
     missing: Callable[[], str | None] = _nothing_missing

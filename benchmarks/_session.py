@@ -38,7 +38,8 @@ class Session:
     """By measurement, the seconds it took."""
     errors: dict[str, str] = field(default_factory=dict)
     """By measurement, why it could not be taken at all."""
-    server_url: str | None = None
+    server: Mapping[str, str] = field(default_factory=dict)
+    """What leads to the server that runs for those that need one, as variables; empty if none."""
     _suites: int = 0
 
     def figure(self, work: str, contender: str, unit: str) -> Figure:
@@ -59,7 +60,7 @@ class Session:
         Raises:
             BenchmarkError: if its packages cannot be installed.
         """
-        if contender.needs_server and self.server_url is None:
+        if contender.needs_server and not self.server:
             return "the server for it did not start"
         reason = contender.missing()
         if reason is None:
@@ -96,7 +97,7 @@ class Session:
         python = python_of(contender.environment)
         variables = dict(contender.variables)
         if contender.needs_server:
-            variables["BENCH_SERVER_URL"] = self.server_url or ""
+            variables.update(self.server)
         result = run(
             [*contender.prefix, python, "-m", "pytest", "-q", *contender.arguments, "."],
             environment=child_environment(self.cache(cache), variables),
@@ -136,7 +137,7 @@ class Session:
         return folder
 
     @contextlib.contextmanager
-    def server(self, contender: Contender) -> Iterator[None]:
+    def serving(self, contender: Contender) -> Iterator[None]:
         """Have a server of `contender` run meanwhile, for the contenders that need one.
 
         If it does not start, they are left out.
@@ -155,10 +156,10 @@ class Session:
         )
         try:
             assert process.stdout is not None
-            self.server_url = process.stdout.readline().strip() or None
+            self.server = json.loads(process.stdout.readline() or "{}")
             yield
         finally:
-            self.server_url = None
+            self.server = {}
             process.communicate(timeout=60)
 
 

@@ -23,7 +23,7 @@ def measure_next(session: Session) -> None:
     works = session.options.works()
     if MARKED in session.options.tables:
         works.append(Work(ROLLS_BACK, MARKED))
-    with session.server(PROCESS):
+    with session.serving(PROCESS):
         for work in works:
             _measure(session, work)
 

@@ -45,7 +45,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-URL = os.environ["BENCH_SERVER_URL"]
+URL = make_conninfo(os.environ["BENCH_SERVER_URL"], host=os.environ["BENCH_SERVER_SOCKET"])
 
 
 @pytest.fixture(scope="session")
@@ -126,12 +126,15 @@ CONNECT = Contender(
 )
 
 NOT_ISOLATED = Contender(
-    name="the same statements, nothing isolated, server runs",
+    name="the same by socket, nothing isolated, server runs",
     environment="bare",
     conftest=lambda tables: _NOT_ISOLATED,
     needs_server=True,
 )
-"""What only reads, or rolls back, leaves its database to the next one as it was."""
+"""What only reads, or rolls back, leaves its database to the next one as it was.
+
+It connects as ours does, by the server's unix socket.
+"""
 
 BY_HAND = Contender(
     name="CREATE DATABASE TEMPLATE by hand, server runs",

@@ -1,5 +1,6 @@
-"""Start a PostgreSQL, print its URL, and stop it when standard input ends."""
+"""Start a PostgreSQL, print what leads to it, and stop it when standard input ends."""
 
+import json
 import sys
 
 from cleanroom_plugin_postgres import PostgresPlugin
@@ -7,7 +8,11 @@ from cleanroom_plugin_postgres import PostgresPlugin
 plugin = PostgresPlugin()
 handle = plugin.start()
 try:
-    print(handle.url, flush=True)
+    facts = {
+        "BENCH_SERVER_URL": handle.url,
+        "BENCH_SERVER_SOCKET": handle.require("socket_directory"),
+    }
+    print(json.dumps(facts), flush=True)
     sys.stdin.read()
 finally:
     plugin.stop(handle)

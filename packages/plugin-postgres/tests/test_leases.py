@@ -14,7 +14,7 @@ import pytest
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_postgres import NotIsolatedWarning, PostgresPlugin
-from cleanroom_plugin_postgres._database import as_template
+from cleanroom_plugin_postgres._database import Database, as_template
 from cleanroom_plugin_postgres._databases import admin_connection, clone, seal
 from cleanroom_plugin_postgres._isolation import close, keep, replaced
 from tests.grounds import Ground, Server, find_ground
@@ -275,3 +275,29 @@ def test_lease_of_a_server_that_is_gone(process_ground: Ground) -> None:
         pass
     assert caught.value.service == "db"
     plugin.stop(handle)
+
+
+def test_what_is_connected_for_a_test_goes_by_the_socket(own: Server) -> None:
+    """It is the database that the URL leads to, for clients that know nothing of sockets."""
+    with own.plugin.isolate(own.handle) as isolated:
+        database = Database(isolated)
+        with database.connect() as by_socket, psycopg.connect(database.url) as by_port:
+            assert by_socket.info.host == isolated.metadata["socket_directory"]
+            assert by_port.info.host == "127.0.0.1"
+            who = "SELECT current_database(), current_user, pg_postmaster_start_time()"
+            assert by_socket.execute(who).fetchone() == by_port.execute(who).fetchone()
+        database.run_script("CREATE TABLE seen ()")
+        with psycopg.connect(database.url) as by_port:
+            by_port.execute("SELECT FROM seen")
+
+
+def test_no_socket_is_named_for_a_container(postgres_image: str) -> None:
+    """One that is inside it is not reached from here."""
+    plugin = PostgresPlugin("boxed", postgres_image, backend="container")
+    handle = plugin.start()
+    try:
+        assert "socket_directory" not in handle.metadata
+        with plugin.isolate(handle) as isolated, Database(isolated).connect() as connection:
+            assert connection.info.host == handle.host
+    finally:
+        plugin.stop(handle)

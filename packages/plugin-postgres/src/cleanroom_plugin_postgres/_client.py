@@ -117,6 +117,7 @@ def connect(
     *,
     timeout: float = PATIENCE,
     autocommit: bool = True,
+    by_socket: bool = False,
 ) -> Connection:
     """Open a connection with the credentials of a handle.
 
@@ -125,6 +126,8 @@ def connect(
         database: The database; the handle's own when not given.
         timeout: Seconds to wait for the connection.
         autocommit: Whether each statement is a transaction of its own.
+        by_socket: Whether to take the server's unix socket where the handle names one: it is
+            reached sooner than a port, and asks for no password.
     """
     load_psycopg()
     import psycopg
@@ -133,7 +136,7 @@ def connect(
     parameters = _read_parameters(metadata.get("parameters", ""))
     return psycopg.connect(
         make_conninfo("", **parameters) if parameters else "",
-        host=metadata["host"],
+        host=(by_socket and metadata.get("socket_directory")) or metadata["host"],
         port=metadata["port"],
         user=metadata["username"],
         password=metadata["password"] or None,

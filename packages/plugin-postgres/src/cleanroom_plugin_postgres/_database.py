@@ -49,10 +49,13 @@ class Database:
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
         """Open a psycopg connection. One that is left open is closed after the test.
 
+        Where the server is a process of this run, it goes by its unix socket, which is faster than
+        the port that the URL names.
+
         Args:
             autocommit: Whether each statement is a transaction of its own.
         """
-        connection = _client.connect(self.handle.metadata, autocommit=autocommit)
+        connection = _client.connect(self.handle.metadata, autocommit=autocommit, by_socket=True)
         self._connections.append(connection)
         return connection
 
@@ -66,7 +69,7 @@ class Database:
         from cleanroom_plugin_postgres._scripts import read_script, run_script
 
         source, text = read_script(script)
-        with _client.connect(self.handle.metadata) as connection:
+        with _client.connect(self.handle.metadata, by_socket=True) as connection:
             run_script(connection, text, source=source, service=self.handle.service_name)
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def admin_connection(metadata: Mapping[str, str], timeout: float = PATIENCE) -> 
         timeout: Seconds to wait for it.
     """
     database = metadata.get("maintenance_database", MAINTENANCE_DATABASE)
-    return connect(metadata, database, timeout=timeout)
+    return connect(metadata, database, timeout=timeout, by_socket=True)
 
 
 def settle(connection: Connection) -> Connection:

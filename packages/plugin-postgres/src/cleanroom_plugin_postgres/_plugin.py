@@ -306,6 +306,8 @@ class PostgresPlugin(BasePlugin):
 
         added: dict[str, str] = {}
         known = handle.metadata.get("version", "")
+        if handle.metadata["backend"] == "process":
+            added["socket_directory"] = os.path.dirname(handle.metadata["log"])  # both in the run's
         if handle.metadata["backend"] != "process" or "." not in known:  # a beta says more itself
             with _client.connect(handle.metadata) as connection:
                 added["version"] = _client.server_version(connection)

@@ -78,4 +78,4 @@ class Server:
             options = f"{parameters.get('options', '')} -c event_triggers=off"
             added = urlencode({**parameters, "options": options}, quote_via=quote)
             metadata = {**metadata, "parameters": added}
-        return settle(connect(metadata, database))
+        return settle(connect(metadata, database, by_socket=True))
