@@ -410,7 +410,7 @@ def test_unhealthy_when_the_question_is_not_answered(redis_image: str, start: St
 # ------------------------------------------------------------------- what goes wrong
 
 
-def test_an_image_that_is_missing() -> None:
+def test_an_image_that_is_missing(docker_engine: docker.DockerClient) -> None:
     """An image that is missing and must not be pulled is named."""
     error = failing(ContainerPlugin("box", "acme/none:1", 80, pull="never"))
     assert "the engine has no image 'acme/none:1', and pull='never' forbids" in error.message
