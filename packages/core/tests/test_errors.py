@@ -120,3 +120,27 @@ def test_log_failure_hides_passwords(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "cleanroom"):
         log_failure("observer", RuntimeError("http://a:s3cret@b"))
     assert caplog.messages == ["observer raised RuntimeError: http://a:***@b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET http://abc@h:80/x failed", "GET http://***@h:80/x failed"),
+        ("https://u:abc@h", "https://u:***@h"),
+        ("postgresql://ann@h/shop", "postgresql://ann@h/shop"),
+        ("http://h/@abc", "http://h/@abc"),
+        ("GET /x?a=1&token=abc: slow", "GET /x?a=1&token=***: slow"),
+        ("'http://h/?X-Api-Key=abc&a=1'", "'http://h/?X-Api-Key=***&a=1'"),
+        ("?api_key=abc, ?access_token=abc", "?api_key=***, ?access_token=***"),
+        ("/?client_secret=abc#x", "/?client_secret=***#x"),
+        ("&X-Amz-Signature=abc", "&X-Amz-Signature=***"),
+        ("?tokens_per_page=7", "?tokens_per_page=7"),
+        ("http://h?a=b@c", "http://h?a=b@c"),
+        ("host=h password='abc'", "host=h password='***'"),
+        ("host=h password=abc user=u", "host=h password=*** user=u"),
+    ],
+)
+def test_secrets_in_urls_are_hidden(text: str, shown: str) -> None:
+    """A URL shows neither a password or token before its host, nor a parameter that is secret by
+    its name; what else it has stays."""
+    assert CleanroomError(text).message == shown

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -363,6 +365,28 @@ def test_secrets_in_what_it_says(http_image: str, start: Start) -> None:
     assert "***\n" in str(said.log_tail)
     shown = (repr(plugin), repr(handle), handle.to_json(), logs, str(said), repr(said))
     assert "hush-hush" not in "".join(shown)
+
+
+def test_secrets_that_are_cut(http_image: str, start: Start, exporter: Any) -> None:
+    """Of a secret where a long answer is cut, not even the beginning shows; nor does one in what
+    a check raises, or in a span."""
+    secret, long = 'hush"hush', "-" * 295
+    plugin = ContainerPlugin("api", http_image, 8080, start_timeout=1.5)
+    plugin = plugin.with_env("API_TOKEN", secret).with_env("BOTH", f"{long}{secret}")
+
+    def check(_: Mapping[str, str]) -> None:
+        raise RuntimeError(f"{long[30:]}{json.dumps({'token': secret})}")
+
+    for wait in ({"http": "/env/BOTH", "status": 500}, {"check": check}):
+        error = failing(plugin.with_wait(**wait))
+        shown = [*traceback.format_exception(error)]
+        for span in exporter.get_finished_spans():
+            shown += [
+                str(span.status.description),
+                *(str(event.attributes) for event in span.events),
+            ]
+        assert "hush" not in "".join(shown)
+        assert "**" in error.message
 
 
 # ------------------------------------------------------------------------------ health

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 HIDDEN = "***"
 
 # Compiled when first used, and then kept by `re`.
 _HIDDEN_KEY = r"(?i)pass(word|wd|phrase)?$|secret|token|api_?key|private_?key"
-_USERINFO = r"(?i)(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*):(?P<password>[^/@\s]+)@"
-_PARAMETER = r"(?i)(?P<key>[?&\s]password=)(?P<value>[^&\s]+)"
+_USERINFO = r"(?i)(https?://(?=[^/?#@:\s]+@)|[a-z][a-z0-9+.-]*://[^/@:\s]*:)[^/@\s]+@"
+_PARAMETER = (
+    r"(?i)(\spassword='?|[?&][\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|signature)=)"
+    r"[^&\s\"'<>#]+(?<![.,:;)])"  # a sentence may go on behind it
+)
 
 
 def is_secret_key(key: str) -> bool:
@@ -23,10 +25,6 @@ def hide_secrets(key: str, value: str) -> str:
     return HIDDEN if is_secret_key(key) else scrub(value)
 
 
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return `text` without the passwords of URLs in it and without any of `secrets`."""
-    text = re.sub(_USERINFO, rf"\g<scheme>\g<user>:{HIDDEN}@", text)
-    text = re.sub(_PARAMETER, rf"\g<key>{HIDDEN}", text)
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    return text
+def scrub(text: str) -> str:
+    """Return `text` without the passwords and tokens of URLs in it."""
+    return re.sub(_PARAMETER, rf"\1{HIDDEN}", re.sub(_USERINFO, rf"\1{HIDDEN}@", text))

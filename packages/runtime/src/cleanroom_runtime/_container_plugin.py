@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from cleanroom import ServiceError, ServiceHandle, ValidationError
-from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime import _container_arguments as checked
 from cleanroom_runtime._container import log_tail, state
 from cleanroom_runtime._container_access import ContainerAccess, FileContent, inside_of
 from cleanroom_runtime._container_spec import ContainerSpec
+from cleanroom_runtime._hiding import hider
 from cleanroom_runtime._inside import Inside
 from cleanroom_runtime._plugin import BasePlugin
 from cleanroom_runtime._specs import PullPolicy
@@ -244,13 +244,12 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         return self._waits or [PortWait(port) for port in self._ports]
 
     def _place(self, metadata: Mapping[str, str]) -> Place:
-        secrets = [value for key, value in self._env.items() if is_secret_key(key)]
         inside = inside_of(ServiceHandle("", self.name, metadata))
         return Place(
             metadata,
             inside,
             log=lambda: log_tail(inside.container_id, inside.engine, None),
-            hide=lambda text: scrub(text, secrets),
+            hide=lambda text: hider(self, metadata)(text),
         )
 
 

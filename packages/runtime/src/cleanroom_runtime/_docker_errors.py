@@ -10,12 +10,13 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from cleanroom import ContainerError
-from cleanroom._secrets import is_secret_key, scrub
+from cleanroom._secrets import is_secret_key
 from cleanroom_runtime._archive import FileError
 from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._docker import PullError, RyukError
 from cleanroom_runtime._engine import Engine, in_words
 from cleanroom_runtime._image import HINT_FOR_NAME
+from cleanroom_runtime._spellings import hide_all
 
 _SIGNS_OF_REFUSAL = ("denied", "unauthorized", "authentication", "credentials", "not exist")
 _TRANSLATED = (
@@ -36,12 +37,13 @@ def translated(service_name: str, spec: ContainerSpec, engine: Engine) -> Genera
         return
     secrets = [value for key, value in spec.env.items() if is_secret_key(key)]
     secrets += spec.registry[1:] if spec.registry else ()
+    hide = hide_all(secrets)
     raise ContainerError(
-        scrub(message, secrets),
+        hide(message),
         service=service_name,
         backend="container",
-        log_tail=scrub(tail, secrets) if tail else None,
-        hint=scrub(hint, secrets) if hint else None,
+        log_tail=hide(tail) if tail else None,
+        hint=hide(hint) if hint else None,
     ) from cause
 
 

@@ -6,14 +6,13 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from cleanroom import CleanroomError, HealthStatus, ServiceError, ServiceHandle
-from cleanroom._secrets import is_secret_key, scrub
 from cleanroom_runtime import _process
+from cleanroom_runtime._hiding import hider
 from cleanroom_runtime._ready import answers_within
 from cleanroom_runtime._relay import stop_relays
 from cleanroom_runtime._run import Run, current_run, run_of
@@ -133,7 +132,7 @@ def log_tail(plugin: BasePlugin, metadata: Mapping[str, str], lines: int) -> str
         metadata: What is known of the service.
         lines: How many.
     """
-    return scrub(written_tail(metadata, lines), _secrets(plugin, metadata))
+    return hider(plugin, metadata)(written_tail(metadata, lines))
 
 
 def written_tail(metadata: Mapping[str, str], lines: int) -> str:
@@ -146,49 +145,6 @@ def written_tail(metadata: Mapping[str, str], lines: int) -> str:
         with contextlib.suppress(CleanroomError):
             return _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
     return ""
-
-
-def hide_secrets_in(exc: BaseException, plugin: BasePlugin, metadata: Mapping[str, str]) -> None:
-    """Remove the secrets of a service from an error of ours, and from those it was raised from."""
-    secrets = [*_secrets(plugin, metadata)]
-    seen: set[int] = set()
-    error: BaseException | None = exc
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, CleanroomError):
-            error.message = scrub(error.message, secrets)
-            error.args = (error.message,)
-            error.hint = error.hint and scrub(error.hint, secrets)
-        error = error.__cause__ or error.__context__
-
-
-def remember_secrets(metadata: Mapping[str, str]) -> None:
-    """Remember what is secret of a service, which another one may be given in its variables."""
-    _remembered.update(_secrets_in(metadata))
-
-
-def _secrets(plugin: BasePlugin, metadata: Mapping[str, str]) -> Iterator[str]:
-    """What must not be shown of a service, in all ways in which it is written."""
-    given = [*plugin.variables().values()]
-    handed_on = [each for each in tuple(_remembered) if any(each in value for value in given)]
-    for secret in (*_secrets_in(metadata), *plugin.secrets(), *handed_on):
-        yield from _spellings(secret)
-
-
-def _secrets_in(metadata: Mapping[str, str]) -> list[str]:
-    return [value for key, value in metadata.items() if value and is_secret_key(key)]
-
-
-_remembered: set[str] = set()
-
-
-def _spellings(secret: str) -> Iterator[str]:
-    """The ways a secret is written in a log: as it is, in strings of SQL, in a URL."""
-    yield secret
-    quoted = secret.replace("'", "''")
-    yield quoted
-    yield quoted.replace("\\", "\\\\")
-    yield quote(secret, safe="")
 
 
 def kill(handle: ServiceHandle) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cleanroom import HealthStatus, ServiceHandle, ServicePlugin, SupportsIsolation
 from cleanroom_runtime import _ahead, _start
-from cleanroom_runtime._lifecycle import remember_secrets
+from cleanroom_runtime._hiding import remember_secrets
 from cleanroom_runtime._plugin import BasePlugin, Lease
 from cleanroom_runtime._run import Run, current_run
 

@@ -21,7 +21,8 @@ from cleanroom import (
 from cleanroom_runtime import _ahead, _process
 from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
-from cleanroom_runtime._lifecycle import hide_secrets_in, log_tail, remember_secrets, remove
+from cleanroom_runtime._hiding import hide_secrets_in, remember_secrets
+from cleanroom_runtime._lifecycle import log_tail, remove
 from cleanroom_runtime._ready import wait_ready
 from cleanroom_runtime._relay import hint_of_unused
 from cleanroom_runtime._run import Run, current_run
@@ -216,6 +217,7 @@ class _Start:
                     listens = None  # as it does, since it has answered
             except StartTimeoutError as exc:
                 exc.hint = "; ".join(filter(None, (self._where_it_listens(), exc.hint)))
+                hide_secrets_in(exc, self._plugin, self._metadata)  # before the span has it
                 raise
             if self._choice.backend == "process":
                 self._check_alive()  # else it was a stranger at its port who answered

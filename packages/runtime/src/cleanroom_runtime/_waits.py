@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -20,6 +21,8 @@ Check = Callable[[Mapping[str, str]], object]
 
 _SILENCE = 0.1
 _SHOWN = 300
+"""Characters of what others say, secrets hidden before it is cut: half of one is one as well."""
+_MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +119,13 @@ class HttpWait(Wait):
     def ask(self, place: Place, timeout: float) -> None:
         """Ask for the path. Redirects are not followed."""
         try:
-            status, body = get(place.address(self.port), self.path, timeout)
+            address = place.address(self.port)
+            problem = get(address, self.path, timeout, self.status, place.hide)
         except (OSError, http.client.HTTPException) as exc:
-            raise self.unmet(f"no answer in HTTP ({_in_words(exc)})") from exc
-        if status != self.status if self.status else status >= 400:
-            wanted = self.status or "one below 400"
-            raise self.unmet(
-                f"the answer has status {status}, and {wanted} is expected: {place.hide(body)!r}"
-            )
+            said = place.hide(_in_words(exc))[:_SHOWN]
+            raise self.unmet(f"no answer in HTTP ({said})") from exc
+        if problem:
+            raise self.unmet(problem)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class CheckWait(Wait):
         except BROKEN:
             raise
         except Exception as exc:
-            raise self.unmet(f"it raised {place.hide(_in_words(exc))}") from exc
+            raise self.unmet(f"it raised {place.hide(_in_words(exc))[:_SHOWN]}") from exc
         if verdict is False:
             raise self.unmet("it returned False")
 
@@ -183,16 +185,47 @@ def is_listened_on(address: tuple[str, int], timeout: float) -> bool:
         return time.monotonic() - began < timeout
 
 
-def get(address: tuple[str, int], path: str, timeout: float) -> tuple[int, str]:
-    """Ask for a path; return the status and the beginning of the body. No redirect is followed."""
+def get(
+    address: tuple[str, int],
+    path: str,
+    timeout: float,
+    status: int | None,
+    hide: Callable[[str], str],
+) -> str:
+    """Ask for a path, and return what is wrong with the answer, if anything is.
+
+    Args:
+        address: Host and port.
+        path: Path, with query if need be. No redirect is followed.
+        timeout: Seconds after which to give up.
+        status: The status it has to answer with; any below 400, if none is given.
+        hide: Removes secrets from a text.
+    """
+    deadline = time.monotonic() + timeout
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         with connection.getresponse() as response:
-            return response.status, response.read(_SHOWN).decode(errors="replace")
+            found = response.status
+            if found == status if status else found < 400:
+                return ""
+            said = hide(_beginning(response, deadline).decode(errors="replace"))[:_SHOWN]
     finally:
         connection.close()
+    return f"the answer has status {found}, and {status or 'one below 400'} is expected: {said!r}"
+
+
+def _beginning(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """What comes of a body until a moment; the answer was given, however long it goes on."""
+    body = bytearray()
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while len(body) < _MOST_BYTES and time.monotonic() < deadline:
+            part = response.read1(_MOST_BYTES)
+            if not part:
+                break
+            body += part
+    return bytes(body)
 
 
 def _in_words(exc: Exception) -> str:
-    return f"{type(exc).__name__}: {exc}".rstrip(": ")[:_SHOWN]
+    return f"{type(exc).__name__}: {exc}".rstrip(": ")

@@ -10,11 +10,12 @@ import http.client
 import re
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cleanroom import ServiceError, ServiceHandle
-from cleanroom._secrets import scrub
+from cleanroom_runtime._hiding import secrets_in
 from cleanroom_runtime._lifecycle import written_tail
+from cleanroom_runtime._spellings import hide_all
 from cleanroom_runtime._waits import get, is_listened_on
 
 __all__ = ["ask_command", "ask_http", "ask_log", "ask_tcp"]
@@ -59,14 +60,11 @@ def ask_http(
         ServiceError: It gave no answer in HTTP, or another one.
     """
     try:
-        answered, body = get(_address(endpoint), path, timeout)
+        problem = get(_address(endpoint), path, timeout, status, _hider(endpoint))
     except (OSError, http.client.HTTPException) as exc:
         raise ServiceError(f"GET {path}: no answer in HTTP ({type(exc).__name__}: {exc})") from exc
-    if answered != status if status else answered >= 400:
-        raise ServiceError(
-            f"GET {path}: the answer has status {answered}, and {status or 'one below 400'} is "
-            f"expected: {scrub(body)[:_SHOWN]!r}"
-        )
+    if problem:
+        raise ServiceError(f"GET {path}: {problem}")
 
 
 def ask_log(endpoint: Mapping[str, str], pattern: str) -> None:
@@ -108,7 +106,7 @@ def ask_command(
     own = [text.replace("{host}", host).replace("{port}", str(number)) for text in argv]
     code, said = (_inside if contained else _here)(endpoint, own, timeout)
     if code != 0:
-        shown = scrub(said).strip()[-_SHOWN:]
+        shown = _hider(endpoint)(said).strip()[-_SHOWN:]
         raise ServiceError(f"command {argv[0]!r} ended with exit code {code}: {shown!r}")
 
 
@@ -138,6 +136,10 @@ def _here(endpoint: Mapping[str, str], argv: Sequence[str], timeout: float) -> t
             hint="where the service runs as a process, the command has to be on this machine",
         ) from exc
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _hider(endpoint: Mapping[str, str]) -> Callable[[str], str]:
+    return hide_all(secrets_in(endpoint))
 
 
 def _address(endpoint: Mapping[str, str]) -> tuple[str, int]:
