@@ -56,6 +56,7 @@ def test_nothing_else_is_hidden() -> None:
     [
         ("http://token-of-mine@h/", ["token-of-mine", "dG9rZW4tb2YtbWluZTo="]),
         ("https://me:pass%2Fword@h", ["pass/word", "bWU6cGFzcy93b3Jk"]),
+        ("http://a:%C3%BCber-all@h", ["über-all", "YTr8YmVyLWFsbA==", "YTrDvGJlci1hbGw="]),
         ("postgresql://me-myself@h/d", []),
         ("http://h/p@th", []),
         ("http://a@h", []),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cleanroom import ServiceError
+from cleanroom_plugin_http._answer import Answer
 from cleanroom_runtime import NotReturnedError, call_within
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ _CHUNK = 64 * 1024
 _OTHER_PATH = "ask for another path, or do not follow: follow_redirects=False"
 
 
-class Question(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Question:
     """A `GET` request.
 
     Attributes:
@@ -29,6 +32,7 @@ class Question(NamedTuple):
         headers: Sent along.
         follow_redirects: Whether the answer is the one that a redirect leads to.
         verify: Path of the certificates to trust, or whether to check the server's at all.
+        hide: Removes secrets from a text.
     """
 
     url: str
@@ -36,12 +40,17 @@ class Question(NamedTuple):
     headers: Mapping[str, str]
     follow_redirects: bool
     verify: str | bool
+    hide: Callable[[str], str]
 
     def __str__(self) -> str:
         return f"GET {self.url.rstrip('/')}{self.path}"
 
+    def __repr__(self) -> str:
+        """Show no secret: a traceback shows the arguments of functions."""
+        return f"<{self.hide(str(self))}>"
 
-def ask(question: Question, seconds: float) -> requests.Response:
+
+def ask(question: Question, seconds: float) -> Answer:
     """Return the answer, read as a whole.
 
     Raises:
@@ -53,11 +62,11 @@ def ask(question: Question, seconds: float) -> requests.Response:
 
     try:
         # A timeout of requests is for each piece of an answer, of which there may be many.
-        return call_within(answer, seconds)
+        return Answer(call_within(answer, seconds), question.hide)
     except NotReturnedError as exc:
         raise _too_slow(question, seconds) from exc
-    except Exception as exc:
-        raise _in_words(question, exc, seconds) from exc
+    except Exception as exc:  # noqa: BLE001 - raised in words
+        raise _in_words(question, exc, seconds) from _alone(_root(exc))
 
 
 def _answer(question: Question, deadline: float, seconds: float) -> requests.Response:
@@ -140,6 +149,12 @@ def _root(exc: BaseException) -> BaseException:
             break
         exc = inner
     return exc
+
+
+def _alone(exc: BaseException) -> BaseException:
+    """Take the frames of libraries off: pytest shows their arguments, headers among them."""
+    exc.__cause__ = exc.__context__ = None
+    return exc.with_traceback(None)
 
 
 def _named(exc: BaseException) -> str:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from cleanroom import ServiceError, ValidationError
+from cleanroom import ValidationError
+from cleanroom_plugin_http._answer import Answer
 from cleanroom_runtime import NotReturnedError, call_within
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 Expected: TypeAlias = "int | str | re.Pattern[str] | Mapping[str, object] | list[object] | Callable[[requests.Response], object] | None"  # noqa: E501
 """A status; a text that the body has; a pattern it matches; a part of its JSON; a callable that is
 given the response and raises, or returns `False`, where it is wrong; or any status below 400."""
-
-_SHOWN = 300
-"""Characters of a body that are shown in messages."""
-_HINT = (
-    "the answer to expect, and the path, are set by with_health_check(path, expected), or by "
-    "health = { path = ..., expect = ... }"
-)
 
 
 def check_expected(value: Expected) -> Expected:
@@ -44,11 +38,11 @@ def check_expected(value: Expected) -> Expected:
     return value
 
 
-def hold_against(response: requests.Response, expected: Expected, timeout: float) -> None:
+def hold_against(answer: Answer, expected: Expected, timeout: float) -> None:
     """Raise where an answer is not what was expected.
 
     Args:
-        response: The answer.
+        answer: The answer.
         expected: What was expected.
         timeout: Seconds that a callable may take to tell.
 
@@ -56,35 +50,26 @@ def hold_against(response: requests.Response, expected: Expected, timeout: float
         ServiceError: It differs; says in what, and shows the answer.
     """
     if isinstance(expected, int):
-        if response.status_code != expected:
-            raise _differs(response, f"status {expected}")
+        if answer.response.status_code != expected:
+            raise answer.differs(f"status {expected}")
     elif callable(expected):
-        _ask_callable(response, expected, timeout)
-    elif response.status_code >= 400:
-        raise _differs(response, "a status below 400")
+        _ask_callable(answer, expected, timeout)
+    elif answer.response.status_code >= 400:
+        raise answer.differs("a status below 400")
     elif isinstance(expected, str):
-        if expected not in text_of(response):
-            raise _differs(response, f"the text {expected!r}")
+        if expected not in answer.text:
+            raise answer.differs(f"the text {expected!r}")
     elif isinstance(expected, re.Pattern):
-        if expected.search(text_of(response)) is None:
-            raise _differs(response, f"a match of {expected.pattern!r}")
+        if expected.search(answer.text) is None:
+            raise answer.differs(f"a match of {expected.pattern!r}")
     elif expected is not None:
-        _hold_json_against(response, expected)
+        _hold_json_against(answer, expected)
 
 
-def hold_below(response: requests.Response, status: int) -> None:
+def hold_below(answer: Answer, status: int) -> None:
     """Raise where an answer has this status or a higher one."""
-    if response.status_code >= status:
-        raise _differs(response, f"a status below {status}")
-
-
-def text_of(response: requests.Response) -> str:
-    """The body as text: in the encoding it states, else UTF-8, as JSON and most texts are."""
-    stated = re.search(r"charset=\"?([\w.-]+)", response.headers.get("Content-Type", ""))
-    try:
-        return response.content.decode(stated[1] if stated else "utf-8", errors="replace")
-    except LookupError:
-        return response.content.decode("utf-8", errors="replace")
+    if answer.response.status_code >= status:
+        raise answer.differs(f"a status below {status}")
 
 
 def name_of(function: object) -> str:
@@ -93,27 +78,27 @@ def name_of(function: object) -> str:
 
 
 def _ask_callable(
-    response: requests.Response, expected: Callable[[requests.Response], object], timeout: float
+    answer: Answer, expected: Callable[[requests.Response], object], timeout: float
 ) -> None:
     what = f"what {name_of(expected)} accepts"
     try:
-        verdict = call_within(lambda: expected(response), timeout)
+        verdict = call_within(lambda: expected(answer.response), timeout)
     except NotReturnedError as exc:
-        raise _differs(response, f"{what}, but {exc}") from exc
+        raise answer.differs(f"{what}, but {exc}") from exc
     except Exception as exc:
         said = f"{type(exc).__name__}: {exc}".rstrip(": ")
-        raise _differs(response, f"{what}, which raised {said}") from exc
+        raise answer.differs(f"{what}, which raised {said}") from exc
     if verdict is False:
-        raise _differs(response, what)
+        raise answer.differs(what)
 
 
-def _hold_json_against(response: requests.Response, expected: object) -> None:
+def _hold_json_against(answer: Answer, expected: object) -> None:
     try:
-        found = json.loads(text_of(response))
+        found = json.loads(answer.text)
     except ValueError:
-        raise _differs(response, "JSON") from None
+        raise answer.differs("JSON") from None
     if not _is_part(expected, found):
-        raise _differs(response, f"JSON with {expected!r}")
+        raise answer.differs(f"JSON with {expected!r}")
 
 
 def _is_part(part: object, whole: object) -> bool:
@@ -127,13 +112,3 @@ def _is_part(part: object, whole: object) -> bool:
             isinstance(whole, list) and len(part) == len(whole) and all(map(_is_part, part, whole))
         )
     return part == whole and isinstance(part, bool) == isinstance(whole, bool)
-
-
-def _differs(response: requests.Response, wanted: str) -> ServiceError:
-    body = text_of(response).strip()
-    shown = body[:_SHOWN] + ("..." if len(body) > _SHOWN else "")
-    return ServiceError(
-        f"{response.request.method} {response.url} answered {response.status_code} "
-        f"{response.reason}: {shown or 'an empty body'!r}; expected {wanted}",
-        hint=_HINT,
-    )

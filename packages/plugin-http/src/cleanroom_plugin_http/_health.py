@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cleanroom_plugin_http._ask import Question, ask
@@ -24,19 +24,20 @@ class HealthCheck:
         below: Any status below this one is expected, and nothing else.
     """
 
-    path: str = "/"
+    path: str = field(default="/", repr=False)  # a parameter of it may be secret
     expected: Expected = None
     timeout: float = 1.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     follow_redirects: bool = True
     below: int | None = None
 
-    def ask(self, endpoint: Mapping[str, str], timeout: float) -> None:
+    def ask(self, endpoint: Mapping[str, str], timeout: float, hide: Callable[[str], str]) -> None:
         """Ask the service at an endpoint, and hold its answer against what is expected.
 
         Args:
             endpoint: The metadata of the service's handle.
             timeout: Seconds after which to give up.
+            hide: Removes secrets from a text.
 
         Raises:
             ServiceError: It did not answer, or otherwise.
@@ -48,12 +49,13 @@ class HealthCheck:
             self.headers,
             self.follow_redirects,
             verify_option(endpoint),
+            hide,
         )
-        response = ask(question, min(timeout, self.timeout))
+        answer = ask(question, min(timeout, self.timeout))
         if self.below is not None:
-            hold_below(response, self.below)
+            hold_below(answer, self.below)
         else:
-            hold_against(response, self.expected, max(0.0, deadline - time.monotonic()))
+            hold_against(answer, self.expected, max(0.0, deadline - time.monotonic()))
 
 
 ANY_ANSWER = HealthCheck(below=500)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from cleanroom import ServiceError, ServiceHandle
 from cleanroom_plugin_http import _check
+from cleanroom_plugin_http._credentials import secrets_of
 from cleanroom_plugin_http._expect import Expected, check_expected, name_of
-from cleanroom_plugin_http._headers import secrets_of
 from cleanroom_plugin_http._health import ANY_ANSWER, HealthCheck
 from cleanroom_plugin_http._program import find_program
 from cleanroom_plugin_http._tls import Tls, check_tls
@@ -25,6 +25,7 @@ from cleanroom_runtime import (
     ProcessSpec,
     Workspace,
     call_within,
+    hider,
 )
 from cleanroom_runtime.options import table, within
 
@@ -222,7 +223,7 @@ class HttpPlugin(BasePlugin):
         """What is secret in the environment variables and in what the health check sends."""
         yield from super().secrets()
         if self._health is not None:
-            yield from secrets_of(self._health.headers)
+            yield from secrets_of(self._health.path, self._health.headers)
 
     def _arguments(self, where: Mapping[str, str]) -> list[str]:
         return [_check.fill(argument, where) for argument in self._command]
@@ -252,7 +253,11 @@ class HttpPlugin(BasePlugin):
 
     def probe(self, endpoint: Mapping[str, str], timeout: float) -> None:
         """Ask for the health path, and hold the answer against what is expected."""
-        (self._health or ANY_ANSWER).ask(endpoint, timeout)
+
+        def hide(text: str) -> str:
+            return hider(self, endpoint)(text)
+
+        (self._health or ANY_ANSWER).ask(endpoint, timeout, hide)
 
     def prepare(self, handle: ServiceHandle) -> Mapping[str, str]:
         """Ask the validators."""

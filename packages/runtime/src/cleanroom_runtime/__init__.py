@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._cache import BusyError, cached_directory
     from cleanroom_runtime._container_plugin import ContainerPlugin
     from cleanroom_runtime._container_spec import ContainerSpec
+    from cleanroom_runtime._hiding import hider
     from cleanroom_runtime._inside import ExecResult
     from cleanroom_runtime._installed import ask_program, installed_servers
     from cleanroom_runtime._plugin import BasePlugin
@@ -50,6 +51,7 @@ __all__ = [
     "cached_directory",
     "call_within",
     "current_run",
+    "hider",
     "installed_servers",
     "run_of",
     "run_program",
@@ -67,6 +69,7 @@ _ELSEWHERE = {
     "cached_directory": "_cache",
     "call_within": "_ready",
     "current_run": "_run",
+    "hider": "_hiding",
     "installed_servers": "_installed",
     "run_of": "_run",
     "run_program": "_process",

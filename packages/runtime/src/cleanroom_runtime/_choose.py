@@ -61,6 +61,10 @@ class Choice(NamedTuple):
     image: str | None = None
     url: str | None = None
 
+    def __repr__(self) -> str:
+        """Say no more: a traceback shows it, and there may be a password in the URL."""
+        return f"<{self.backend}: {self.reason}>"
+
 
 def url_variable(service: str) -> str:
     """Return the name of the environment variable with the URL of a service somebody else runs."""

@@ -22,7 +22,15 @@ SHORTEST_PIECE = 6
 
 
 def hider(plugin: BasePlugin, metadata: Mapping[str, str]) -> Hide:
-    """Return what removes the secrets of a service from a text."""
+    """Return what removes the secrets of a service from a text, however they are written in it.
+
+    Logs and errors are without them anyway. A text that is cut for an error has to be without
+    them before, as a part of one is not recognized any more.
+
+    Args:
+        plugin: The service's.
+        metadata: That of the service's handle.
+    """
     return hide_all(_secrets(plugin, metadata))
 
 
@@ -59,7 +67,9 @@ def credentials_in(url: str) -> Iterator[str]:
         return  # it is a user's name that stands there
     pieces = [password or user]
     if user:
-        pieces.append(base64.b64encode(f"{user}:{password}".encode()).decode())
+        both = f"{user}:{password}"
+        sent = {both.encode(), both.encode("latin-1", errors="replace")}  # either is in use
+        pieces += sorted(base64.b64encode(each).decode() for each in sent)
     yield from (piece for piece in pieces if len(piece) >= SHORTEST_PIECE)
 
 
