@@ -66,7 +66,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(302, "text/plain", b"", Location="http://127.0.0.1:9/login")
 
     def answer_circle(self, path: str) -> None:
-        self.reply(302, "text/plain", b"", Location="/circle")
+        self.reply(302, "text/plain", b"round and round", Location="/circle")
+
+    def answer_to(self, path: str) -> None:
+        """Lead to what stands behind it: `/to/health`."""
+        self.reply(307, "text/plain", b"", Location=path.removeprefix("/to"))
+
+    def answer_malformed(self, path: str) -> None:
+        self.reply(302, "text/plain", b"", Location="http://[nowhere/login?token=hush")
+
+    def answer_ftp(self, path: str) -> None:
+        self.reply(302, "text/plain", b"", Location="ftp://127.0.0.1/login")
+
+    def answer_zipped(self, path: str) -> None:
+        self.reply(200, "text/plain", b"OK", Content_Encoding="gzip")
 
     def answer_echo(self, path: str) -> None:
         told = {

@@ -118,6 +118,46 @@ def test_redirects(ask: Ask) -> None:
     assert "follow_redirects" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/away", r"302 to http://127\.0\.0\.1:9/login\), and that has failed: ConnectionRefused"),
+        ("/to/slow", r"307 to http://\S+:\d+/slow\), with no whole answer within 0\.4 s"),
+        ("/to/drip", r"307 to http://\S+:\d+/drip\), with no whole answer within 0\.4 s"),
+        ("/malformed", r"302 to http://\[nowhere/login\?token=\*\*\*\), and that has failed: Val"),
+        ("/ftp", r"302 to ftp://127\.0\.0\.1/login\), and that has failed: InvalidSchema"),
+        ("/to/fail", r"307 to http://\S+:\d+/fail\), which answered 500 .*: 'no database"),
+        ("/to/to/teapot", r"307 to http://\S+/to/teapot, 307 to http://\S+/teapot\), which answ"),
+        (
+            "/to/to/to/to/json",
+            r"\(307 to http://\S+/to/to/to/json, \.\.\., 307 to http://\S+/json\)",
+        ),
+        ("/to/zipped", r"307 to http://\S+/zipped\): the body of the answer is not encoded as"),
+        (
+            "/circle",
+            r"redirect to redirect \(302 to http://\S+/circle, \.\.\., 302 to http://\S+/circle\); "
+            r"the last answer of 31 is 302 Found: 'round and round'",
+        ),
+    ],
+)
+def test_redirects_that_lead_to_trouble(ask: Ask, path: str, says: str) -> None:
+    """The error names what was asked, the first status, where it led, and what was met there."""
+    with pytest.raises(ServiceError, match=says) as caught:
+        ask(path, "OK", timeout=2 if path == "/circle" else 0.4)
+    assert re.match(rf"GET http://127\.0\.0\.1:\d+{path} ", caught.value.message)
+    if "answered" not in caught.value.message:
+        assert re.search("follow_redirects|Accept-Encoding", str(caught.value.hint))
+
+
+def test_a_body_that_is_not_encoded_as_it_says(ask: Ask) -> None:
+    """The error names the header, and the hint how to do without it."""
+    with pytest.raises(
+        ServiceError, match=r"/zipped: the body .* Content-Encoding: gzip"
+    ) as caught:
+        ask("/zipped", "OK")
+    assert "Accept-Encoding" in str(caught.value.hint)
+
+
 def test_headers(ask: Ask) -> None:
     """Headers are sent along, and their values show nowhere."""
     ask("/private", "OK", headers={"X-Key": "secret key"})

@@ -70,7 +70,7 @@ def test_it_answers_something_else(shop: Shop, ids: list[str]) -> None:
 def test_it_redirects_to_nowhere(shop: Shop, ids: list[str]) -> None:
     """Where a redirect has led is named, as it is not the service that is silent."""
     error = late(shop(start_timeout=6).with_health_check("/away"), ids)
-    what = r"GET http://\S+/away was redirected to http://127\.0\.0\.1:9/login, .*refused"
+    what = r"GET http://\S+/away was redirected \(302 to http://127\.0\.0\.1:9/login\), .*refused"
     assert re.search(what, error.message)
     assert "follow_redirects=False" in str(error.hint)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from cleanroom import ServiceError
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 300
 """Characters of a body that are shown in messages."""
+_HOPS = 3
+"""Redirects that are shown in messages."""
 _LOOKED_AT = 64 * 1024
 """Characters in which secrets are hidden before they are cut: half of one is one as well."""
 _HINT = (
@@ -53,7 +56,24 @@ class Answer:
 
     def differs(self, wanted: str) -> ServiceError:
         """Return the error for an answer that is not the one that was wanted."""
-        request = self.response.request
-        return ServiceError(
-            f"{request.method} {request.url} answered {self}; expected {wanted}", hint=_HINT
-        )
+        asked = [*self.response.history, self.response]
+        what = f"{asked[0].request.method} {asked[0].request.url}"
+        if led := hops(self.response.history):
+            what = f"{what} was redirected ({led}), which"
+        return ServiceError(f"{what} answered {self}; expected {wanted}", hint=_HINT)
+
+
+def hops(answers: Iterable[requests.Response]) -> str:
+    """Say of redirects with which status they lead where; of many, the first and the last."""
+    steps = [f"{each.status_code} to {_target(each)}" for each in answers if each.is_redirect]
+    if len(steps) > _HOPS:
+        steps[1:-1] = ["..."]
+    return ", ".join(steps)
+
+
+def _target(redirect: requests.Response) -> str:
+    location = redirect.headers["Location"]
+    try:
+        return urljoin(redirect.url, location)
+    except ValueError:
+        return location

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cleanroom_plugin_http._ask import Question, ask
+from cleanroom_plugin_http._ask import ask
 from cleanroom_plugin_http._expect import Expected, hold_against, hold_below
+from cleanroom_plugin_http._question import Question
 from cleanroom_plugin_http._tls import verify_option
 
 
