@@ -133,6 +133,7 @@ def test_log_failure_hides_passwords(caplog: pytest.LogCaptureFixture) -> None:
         ("'http://h/?X-Api-Key=abc&a=1'", "'http://h/?X-Api-Key=***&a=1'"),
         ("?api_key=abc, ?access_token=abc", "?api_key=***, ?access_token=***"),
         ("/?client_secret=abc#x", "/?client_secret=***#x"),
+        ("/#access_token=abc", "/#access_token=***"),
         ("&X-Amz-Signature=abc", "&X-Amz-Signature=***"),
         ("?tokens_per_page=7", "?tokens_per_page=7"),
         ("http://h?a=b@c", "http://h?a=b@c"),

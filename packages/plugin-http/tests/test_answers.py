@@ -236,6 +236,29 @@ def test_validators_that_object(
     assert (caught.value.service, caught.value.backend) == ("api", "process")
 
 
+def test_a_callable_that_needs_long(
+    start: Callable[..., ServiceHandle], shop: Callable[..., HttpPlugin]
+) -> None:
+    """A callable that is expected has what is left of the start, however many seconds it needs;
+    the request has its own timeout."""
+    began = time.monotonic()
+    plugin = shop(start_timeout=30.0).with_health_check(expected=lambda _: time.sleep(6))
+    start(plugin)
+    assert 6 < time.monotonic() - began < 11
+
+
+def test_an_answer_that_needs_long(start: Callable[..., ServiceHandle], tmp_path: Path) -> None:
+    """A request may take as long as its timeout says, also where that is long."""
+    serve = (
+        "import time; from http import server as s\n"
+        "class H(s.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): time.sleep(6); self.send_error(404, 'OK')\n"
+        "s.ThreadingHTTPServer(('{host}', {port}), H).serve_forever()"
+    )
+    plugin = HttpPlugin("api", command=[sys.executable, "-c", serve], start_timeout=30.0)
+    start(plugin.with_health_check("/", 404, timeout=20))
+
+
 @pytest.mark.parametrize("how", ["validator", "expected"])
 def test_callables_that_end_more_than_the_question(
     shop: Callable[..., HttpPlugin], how: str

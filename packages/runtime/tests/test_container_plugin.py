@@ -317,6 +317,24 @@ def test_a_check_that_hangs(box: ServiceHandle) -> None:
         plugin.probe(box.metadata, 0.2)
 
 
+def test_a_check_that_needs_long(redis_image: str, start: Start) -> None:
+    """A check, or a command, has what is left of the start, however many seconds it needs."""
+    began = time.monotonic()
+    plugin = ContainerPlugin("box", redis_image, 6379, start_timeout=40)
+    plugin = plugin.with_wait(check=lambda _: time.sleep(6)).with_wait(command=["sleep", "5.5"])
+    start(plugin)
+    assert 11.5 < time.monotonic() - began < 17
+
+
+def test_a_container_that_ends_while_a_check_is_asked(http_image: str) -> None:
+    """A container that has ended is noticed while a check takes its time."""
+    plugin = ContainerPlugin("box", http_image, 80, command=["-c", "import time; time.sleep(1)"])
+    began = time.monotonic()
+    error = failing(plugin.with_wait(check=lambda _: time.sleep(30)))
+    assert re.search("the container ended .*exit code 0", error.message)
+    assert time.monotonic() - began < 15
+
+
 def test_a_wait_that_is_never_met(redis_image: str, ids: list[str]) -> None:
     """When time is up, the error says which wait did not hold and how it was last, with the log
     and what to change; nothing is left."""

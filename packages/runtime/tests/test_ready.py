@@ -151,3 +151,36 @@ def test_who_has_ended_is_not_waited_for() -> None:
     with pytest.raises(ProcessError, match="it ended"):
         wait(ask, 30, ended)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("patient", "allowed"), [(False, 5), (True, 30)])
+def test_how_long_one_question_may_take(patient: bool, allowed: float) -> None:
+    """At most 5 s, or all the time that is left for one who is patient."""
+    asked: list[float] = []
+    wait_ready(asked.append, lambda: None, time.monotonic() + 30, 30, patient=patient)
+    assert asked == [pytest.approx(allowed, abs=1)]
+
+
+def test_a_long_question_ends_with_the_service() -> None:
+    """Who has ended is not asked any longer, however long one question may take."""
+    began = time.monotonic()
+
+    def ended() -> None:
+        if time.monotonic() > began + 0.5:
+            raise ProcessError("it ended")
+
+    with pytest.raises(ProcessError, match="it ended"):
+        wait_ready(lambda _: time.sleep(20), ended, began + 30, 30, patient=True)
+    assert time.monotonic() - began < 5
+
+
+def test_a_long_question_fails_as_a_short_one() -> None:
+    """What it raises is told, and it is put again."""
+    errors = [OSError("not yet"), ServiceError("wrong")]
+
+    def ask(timeout: float) -> None:
+        if errors:
+            raise errors.pop()
+
+    wait_ready(ask, lambda: None, time.monotonic() + 30, 30, patient=True)
+    assert not errors

@@ -10,7 +10,7 @@ HIDDEN = "***"
 _HIDDEN_KEY = r"(?i)pass(word|wd|phrase)?$|secret|token|api_?key|private_?key"
 _USERINFO = r"(?i)(https?://(?=[^/?#@:\s]+@)|[a-z][a-z0-9+.-]*://[^/@:\s]*:)[^/@\s]+@"
 _PARAMETER = (
-    r"(?i)(\spassword='?|[?&][\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|signature)=)"
+    r"(?i)(\spassword='?|[?&#][\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|signature)=)"
     r"[^&\s\"'<>#]+(?<![.,:;)])"  # a sentence may go on behind it
 )
 

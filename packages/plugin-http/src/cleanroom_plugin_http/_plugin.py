@@ -71,6 +71,7 @@ class HttpPlugin(BasePlugin):
     url_schemes: ClassVar[tuple[str, ...]] = ("http", "https")
     same_service: ClassVar[bool] = True
     probes_port: ClassVar[bool] = True
+    patient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -141,7 +142,8 @@ class HttpPlugin(BasePlugin):
                 JSON, as a dict or a list; `None`, for any status below 400; or a callable that is
                 given the `requests.Response` and raises, or returns `False`, where it is wrong.
                 Where it is text or JSON, the status must be below 400 as well.
-            timeout: Seconds within which the whole answer to one request has to come.
+            timeout: Seconds within which the whole answer to one request has to come. A callable
+                that is given it has what is left of `start_timeout`.
             headers: Sent along.
             follow_redirects: Whether the answer counts that a redirect leads to.
         """

@@ -16,6 +16,7 @@ from cleanroom_runtime._container_spec import ContainerSpec
 from cleanroom_runtime._hiding import hider
 from cleanroom_runtime._inside import Inside
 from cleanroom_runtime._plugin import BasePlugin
+from cleanroom_runtime._ready import LONGEST_QUESTION
 from cleanroom_runtime._specs import PullPolicy
 from cleanroom_runtime._waits import Check, Place, PortWait, Wait
 
@@ -58,6 +59,7 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
 
     plugin_type: ClassVar[str] = "container"
     container_only: ClassVar[bool] = True
+    patient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -228,8 +230,9 @@ class ContainerPlugin(ContainerAccess, BasePlugin):
         deadline = time.monotonic() + timeout
         place = self._place(endpoint)
         for wait in self._wanted():
-            wait.ask(place, _left(deadline))
-        _check_running(place.inside, _left(deadline))
+            left = _left(deadline)
+            wait.ask(place, left if wait.patient else min(left, LONGEST_QUESTION))
+        _check_running(place.inside, min(_left(deadline), LONGEST_QUESTION))
 
     def examine(self, handle: ServiceHandle, timeout: float) -> None:
         """Ask the engine for the container's state, then what was waited for, but for the log."""

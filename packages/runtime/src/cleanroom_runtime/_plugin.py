@@ -76,6 +76,10 @@ class BasePlugin(ABC):
     """Whether `probe` asks the service at its port, and a connection that only opens and closes is
     nothing to it. As a process it is then asked for the first time when it accepts connections
     there, which is noticed at once."""
+    patient: ClassVar[bool] = False
+    """Whether one question of `probe` may take all that is left of `start_timeout`, as where it
+    calls what a user gave. It then gives up by itself, and soon, on who does not answer. A question
+    has 5 seconds otherwise."""
     url_schemes: ClassVar[tuple[str, ...]] = ()
     """Schemes of the URLs that `attach` takes, the usual one first; any, where there are none."""
     database_system: ClassVar[str | None] = None

@@ -19,7 +19,10 @@ _FIRST_KNOCK_PAUSE = 0.002
 _PART_OF_THE_WAIT = 0.02
 BROKEN = (NameError, ImportError, NotImplementedError)
 """What is raised by a question that is itself wrong."""
-_LONGEST_QUESTION = 5.0
+LONGEST_QUESTION = 5.0
+"""Seconds that a question may take; who does not answer it may well answer the next one."""
+_GRACE = 1.0
+_LOOK_EVERY = 0.25
 
 
 def wait_ready(
@@ -28,6 +31,8 @@ def wait_ready(
     deadline: float,
     timeout: float,
     listens: Callable[[], bool] | None = None,
+    *,
+    patient: bool = False,
 ) -> None:
     """Ask until the answer is right.
 
@@ -40,6 +45,7 @@ def wait_ready(
             a question. While it does not, none is put, but for one when time is up, which says
             what is wrong; when it begins to, one is put at once. Not given where that tells
             nothing.
+        patient: Whether one question may take all the time that is left.
 
     Raises:
         StartTimeoutError: Time is up; says what went wrong last.
@@ -51,14 +57,16 @@ def wait_ready(
     telling: Exception | None = None
     while True:
         began = time.monotonic()
-        allowed = max(0.05, min(_LONGEST_QUESTION, deadline - began))
+        allowed = max(0.05, deadline - began)
+        if not patient:
+            allowed = min(LONGEST_QUESTION, allowed)
         try:
-            ask(allowed)
+            _put(ask, allowed, check_alive)
         except BROKEN:
             raise  # no server will make up for it
         except Exception as exc:  # noqa: BLE001 - whatever else it is, it means not yet
             check_alive()
-            cut_short = allowed < _LONGEST_QUESTION and time.monotonic() - began >= allowed
+            cut_short = allowed < LONGEST_QUESTION and time.monotonic() - began >= allowed
             if telling is None or not cut_short:  # of that, all there is to tell is that it was
                 telling = exc
             left = deadline - time.monotonic()
@@ -72,6 +80,14 @@ def wait_ready(
             pause = min(pause * 1.5, LONGEST_PAUSE)
         else:
             return
+
+
+def _put(ask: Callable[[float], None], seconds: float, check_alive: Callable[[], None]) -> None:
+    """Put a question once, and give a long one up when the service has ended meanwhile."""
+    if seconds <= LONGEST_QUESTION:
+        ask(seconds)
+    else:  # with some time more, as who gives up itself has more to say
+        call_within(lambda: ask(seconds), seconds + _GRACE, check_alive)
 
 
 def _wait_for_port(
@@ -102,8 +118,15 @@ class NotReturnedError(TimeoutError):
     """A callable did not return in time."""
 
 
-def call_within(call: Callable[[], T], seconds: float) -> T:
+def call_within(
+    call: Callable[[], T], seconds: float, meanwhile: Callable[[], None] | None = None
+) -> T:
     """Return what a callable returns. One that hangs is left alone, in a thread of its own.
+
+    Args:
+        call: What to call.
+        seconds: How long to wait for it.
+        meanwhile: Called again and again; raises where it makes no sense to wait any longer.
 
     Raises:
         NotReturnedError: It did not return in time; is a `TimeoutError`.
@@ -123,7 +146,12 @@ def call_within(call: Callable[[], T], seconds: float) -> T:
         target=context.run, args=(run,), name="cleanroom-question", daemon=True
     )
     thread.start()
-    thread.join(seconds)
+    deadline = time.monotonic() + seconds
+    while meanwhile is not None and thread.is_alive() and time.monotonic() < deadline:
+        thread.join(min(_LOOK_EVERY, seconds))
+        if thread.is_alive():
+            meanwhile()
+    thread.join(max(0.0, deadline - time.monotonic()))
     if raised:
         raise raised[0]
     if not returned:

@@ -213,7 +213,14 @@ class _Start:
         with spans.wait_ready_span():
             try:
                 for question in questions:
-                    wait_ready(question, self._check_alive, deadline, seconds, listens)
+                    wait_ready(
+                        question,
+                        self._check_alive,
+                        deadline,
+                        seconds,
+                        listens,
+                        patient=self._plugin.patient,
+                    )
                     listens = None  # as it does, since it has answered
             except StartTimeoutError as exc:
                 exc.hint = "; ".join(filter(None, (self._where_it_listens(), exc.hint)))

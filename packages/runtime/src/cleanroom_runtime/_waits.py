@@ -51,6 +51,8 @@ class Wait(ABC):
 
     lasting: ClassVar[bool] = True
     """Whether it is asked again to see if the service is healthy."""
+    patient: ClassVar[bool] = False
+    """Whether once may take as long as the start has left: what a user gave knows how long."""
 
     @abstractmethod
     def ask(self, place: Place, timeout: float) -> None:
@@ -133,6 +135,7 @@ class CommandWait(Wait):
     """A command in the container ends with exit code 0. Its arguments are not shown."""
 
     argv: tuple[str, ...]
+    patient: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return f"command {self.argv[0]!r} in the container"
@@ -150,6 +153,7 @@ class CheckWait(Wait):
     """A callable does not raise, nor return `False`."""
 
     check: Check
+    patient: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return f"check {getattr(self.check, '__name__', repr(self.check))}"
