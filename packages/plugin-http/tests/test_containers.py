@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import requests
 
 from cleanroom import HealthStatus, ServiceError, ServiceHandle, StartTimeoutError
 from cleanroom_plugin_http import HttpPlugin, HttpService
+from cleanroom_runtime import ContainerSpec
 from tests.leftovers import left_of_service
 
 Start = Callable[[HttpPlugin], ServiceHandle]
@@ -64,9 +66,32 @@ def test_it_listens_on_another_port(http_image: str) -> None:
     with pytest.raises(StartTimeoutError) as caught:
         plugin.with_health_check().start()
     hint = str(caught.value.hint)
-    assert "nothing listens on port 9000 inside the container" in hint
+    assert "nothing listens on port 9000 inside the container, but on 8080; " in hint
     assert "the image exposes port 8080, and on 9000 it was expected to listen" in hint
     assert "listening on port 8080" in str(caught.value.log_tail)
+
+
+@pytest.mark.parametrize("tool", ["", "import os; os.remove('/usr/bin/cat'); "])
+def test_it_listens_at_its_loopback_address(http_image: str, tool: str) -> None:
+    """It is told to listen where it is reached; where the container cannot tell, it is a guess."""
+    serve = "from http import server as s; s.test(s.SimpleHTTPRequestHandler, port=8080, bind={!r})"
+    command = ["-c", tool + serve.format("127.0.0.1")]
+    plugin = HttpPlugin("api", http_image, port=8080, command=command, start_timeout=2)
+    root = _Root("api", http_image, port=8080, command=command, start_timeout=2)
+    with pytest.raises(StartTimeoutError) as caught:
+        (root if tool else plugin).start()
+    if tool:
+        says = "nothing listens on port 8080 inside the container, or only at 127.0.0.1 there"
+    else:
+        says = "port 8080 is listened on inside the container at 127.0.0.1 only"
+    assert str(caught.value.hint).startswith(says)
+
+
+class _Root(HttpPlugin):
+    """Runs as root in its container."""
+
+    def container(self, image: str) -> ContainerSpec:
+        return replace(super().container(image), user="0")
 
 
 def test_it_exits_at_once(http_image: str) -> None:

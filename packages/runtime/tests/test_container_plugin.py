@@ -488,12 +488,40 @@ def test_a_file_that_is_gone(redis_image: str, tmp_path: Path) -> None:
     assert re.search(f"file for the container is missing: {local} .*No such file", error.message)
 
 
-def test_a_port_that_only_the_container_reaches(http_image: str) -> None:
-    """Who listens at 127.0.0.1 inside is told that nobody else can reach that."""
-    code = TWO_PORTS.replace("0.0.0.0", "127.0.0.1")
-    error = failing(ContainerPlugin("b", http_image, 8025, command=["-c", code], start_timeout=1))
-    assert "or only at 127.0.0.1 there" in error.message
-    assert "0.0.0.0" in str(error.hint)
+LOOPBACK = TWO_PORTS.replace("0.0.0.0", "127.0.0.1")
+MAPPED = LOOPBACK.replace("127.0.0.1", "::ffff:127.0.0.1").replace(
+    ")) as", "), family=10, dualstack_ipv6=True) as"
+)
+NO_CAT = f"import os; os.remove('/usr/bin/cat')\n{LOOPBACK}"
+ONLY_INSIDE = "is listened on inside the container at 127.0.0.1 only, where nobody else gets to"
+
+
+@pytest.mark.parametrize(
+    ("code", "port", "says"),
+    [
+        (LOOPBACK, 8025, f"^port 8025 {ONLY_INSIDE}: the service has to bind 0\\.0\\.0\\.0; "),
+        (MAPPED, 8025, f"^port 8025 {ONLY_INSIDE}: "),
+        (TWO_PORTS, 80, "^nothing listens on port 80 inside the container, but on 1025, 8025; "),
+        (MAPPED, 80, r"but on 1025 at 127\.0\.0\.1 only, 8025 at 127\.0\.0\.1 only; "),
+        ("import time; time.sleep(60)", 80, "^nothing .* container, nor on any other one yet; "),
+        (NO_CAT, 8025, "^the image exposes .*; see ports and wait; .* listen at 0.0.0.0"),
+    ],
+)
+def test_a_port_that_nobody_else_reaches(http_image: str, code: str, port: int, says: str) -> None:
+    """It is told where the container listens instead, as far as that can be found out."""
+    plugin = ContainerPlugin("b", http_image, port, user="0", start_timeout=1)
+    error = failing(plugin.with_command(["-u", "-c", code]))
+    assert "nothing listens on it inside the container, or only at 127.0.0.1" in error.message
+    assert re.search(says, str(error.hint))
+
+
+def test_a_path_at_a_port_that_nobody_else_reaches(http_image: str) -> None:
+    """The same is told of a port that is asked for a path, be it not the main one."""
+    plugin = ContainerPlugin("b", http_image, [1, 8025], start_timeout=1)
+    plugin = plugin.with_wait(http="/", port=8025).with_command(["-u", "-c", LOOPBACK])
+    error = failing(plugin)
+    assert "waiting for GET / on port 8025: no answer in HTTP" in error.message
+    assert str(error.hint).startswith(f"port 8025 {ONLY_INSIDE}")
 
 
 @pytest.mark.parametrize(

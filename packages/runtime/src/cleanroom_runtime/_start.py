@@ -29,13 +29,13 @@ from cleanroom_runtime._run import Run, current_run
 from cleanroom_runtime._specs import UNKNOWN_VERSION
 
 if TYPE_CHECKING:
+    from cleanroom_runtime._engine import Engine
     from cleanroom_runtime._plugin import BasePlugin
     from cleanroom_runtime._specs import Endpoint, ProcessSpec
 
 _LOG_LINES = 40
 _PORT_ATTEMPTS = 5
 _ENGINE_PATIENCE = 20.0
-_LAST_KNOCK = 1.0
 
 
 def start(plugin: BasePlugin, span: spans.Span) -> ServiceHandle:
@@ -208,22 +208,17 @@ class _Start:
             questions: What to ask.
             listens: What tells when to put the first, if anything does.
         """
-        seconds = self._plugin.start_timeout
+        seconds, patient = self._plugin.start_timeout, self._plugin.patient
         deadline = time.monotonic() + seconds
         with spans.wait_ready_span():
             try:
                 for question in questions:
                     wait_ready(
-                        question,
-                        self._check_alive,
-                        deadline,
-                        seconds,
-                        listens,
-                        patient=self._plugin.patient,
+                        question, self._check_alive, deadline, seconds, listens, patient=patient
                     )
                     listens = None  # as it does, since it has answered
             except StartTimeoutError as exc:
-                exc.hint = "; ".join(filter(None, (self._where_it_listens(), exc.hint)))
+                exc.hint = "; ".join(filter(None, (self._where_it_listens(exc), exc.hint)))
                 hide_secrets_in(exc, self._plugin, self._metadata)  # before the span has it
                 raise
             if self._choice.backend == "process":
@@ -239,33 +234,34 @@ class _Start:
             return partial(_process.listens_at, place.workspace.directory / private_socket)
         return partial(_process.listens, place.workspace.port)
 
-    def _where_it_listens(self) -> str:
+    def _where_it_listens(self, exc: StartTimeoutError) -> str:
         """Say where a service listens, if that is not where it was expected."""
         from cleanroom_runtime import _listening
 
         if self._choice.backend == "process":
             pid, port = int(self._metadata["pid"]), int(self._metadata["port"])
             return _listening.of_process(pid, port)
-        if self._choice.engine is not None and self._container_port:
-            image = self._metadata["image"]
-            exposed = _listening.of_image(image, self._container_port, self._choice.engine)
-            return "; ".join(filter(None, (self._who_listens_inside(), exposed)))
-        return ""
+        engine, port = self._choice.engine, self._container_port
+        if engine is None or not port:
+            return ""
+        exposed = _listening.of_image(self._metadata["image"], port, engine)
+        return "; ".join(filter(None, (self._who_listens_inside(exc, engine), exposed)))
 
-    def _who_listens_inside(self) -> str:
-        """Say if nobody does, as the engine accepts connections at a published port for anybody.
+    def _who_listens_inside(self, exc: StartTimeoutError, engine: Engine) -> str:
+        """Say if nobody does at the port that is asked.
 
         Only when time is up: not every service bears to be connected to and asked nothing.
         """
-        from cleanroom_runtime._waits import is_listened_on
+        from cleanroom_runtime import _listening
+        from cleanroom_runtime._waits import UnansweredError
 
-        address = (self._metadata["host"], int(self._metadata["port"]))
-        with contextlib.suppress(OSError):
-            if self._plugin.probes_port and not is_listened_on(address, _LAST_KNOCK):
-                return (
-                    f"nothing listens on port {self._container_port} inside the container, or "
-                    "only at 127.0.0.1 there: the service has to listen at 0.0.0.0"
-                )
+        if self._plugin.probes_port:
+            at, port = self._metadata, self._container_port
+            said = _listening.of_container(at, port, engine)
+            return _listening.by_knocking(at, port) if said is None else said
+        cause = exc.__cause__
+        if isinstance(cause, UnansweredError):
+            return _listening.of_container(self._metadata, cause.port, engine) or ""
         return ""
 
     def _check_alive(self) -> None:

@@ -46,6 +46,16 @@ class Place:
         return self.metadata[f"host_{port}"], int(self.metadata[f"port_{port}"])
 
 
+class UnansweredError(ServiceError):
+    """There was no answer at a port.
+
+    Attributes:
+        port: Inside the container.
+    """
+
+    port: int = 0
+
+
 class Wait(ABC):
     """A question to a container. As a text, it says what is waited for."""
 
@@ -66,6 +76,12 @@ class Wait(ABC):
         """Return the error for an answer that is not the right one."""
         return ServiceError(f"waiting for {self}: {problem}", hint=hint)
 
+    def unanswered(self, port: int, problem: str, hint: str | None = None) -> UnansweredError:
+        """Return the error for no answer at a port."""
+        error = UnansweredError(f"waiting for {self}: {problem}", hint=hint)
+        error.port = port
+        return error
+
 
 @dataclass(frozen=True)
 class PortWait(Wait):
@@ -79,7 +95,8 @@ class PortWait(Wait):
     def ask(self, place: Place, timeout: float) -> None:
         """Connect."""
         if not is_listened_on(place.address(self.port), timeout):
-            raise self.unmet(
+            raise self.unanswered(
+                self.port,
                 "nothing listens on it inside the container, or only at 127.0.0.1 there",
                 "see ports and wait; the service has to listen at 0.0.0.0",
             )
@@ -125,7 +142,7 @@ class HttpWait(Wait):
             problem = get(address, self.path, timeout, self.status, place.hide)
         except (OSError, http.client.HTTPException) as exc:
             said = place.hide(_in_words(exc))[:_SHOWN]
-            raise self.unmet(f"no answer in HTTP ({said})") from exc
+            raise self.unanswered(self.port, f"no answer in HTTP ({said})") from exc
         if problem:
             raise self.unmet(problem)
 
