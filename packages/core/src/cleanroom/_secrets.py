@@ -8,7 +8,7 @@ HIDDEN = "***"
 
 # Compiled when first used, and then kept by `re`.
 _HIDDEN_KEY = r"(?i)pass(word|wd|phrase)?$|secret|token|api_?key|private_?key"
-_USERINFO = r"(?i)(https?://(?=[^/?#@:\s]+@)|[a-z][a-z0-9+.-]*://[^/@:\s]*:)[^/@\s]+@"
+_USERINFO = r"(?i)(https?://(?=[^/?#@:\s]+@)|://[^/@:\s]*:)[^/@\s]+@"
 _PARAMETER = (
     r"(?i)(\spassword='?|[?&#][\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|signature)=)"
     r"[^&\s\"'<>#]+(?<![.,:;)])"  # a sentence may go on behind it

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from cleanroom._secrets import HIDDEN, scrub
 
 _NEVER_ESCAPED = re.compile(r"[A-Za-z0-9_.~-]")  # unreserved in RFC 3986, and plain elsewhere
+_SOME = r"\\{1,8}"  # backslashes: texts are written into texts, but not for ever
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _ELSEWHERE = {" ": r"\+", "'": "''|&apos;"}
 """How forms write a character in a URL, SQL in a string, and XML."""
@@ -38,12 +39,13 @@ def _spelled(character: str) -> str:
 
     code = ord(character)
     units = character.encode("utf-16-be", "surrogatepass").hex()
-    escaped = r"\\+u".join(units[start : start + 4] for start in range(0, len(units), 4))
+    escaped = rf"{_SOME}u".join(units[start : start + 4] for start in range(0, len(units), 4))
     utf_8 = character.encode(errors="surrogatepass").hex("%")
     ways = [
-        rf"\\*{re.escape(character)}",
-        rf"(?i:\\+u{escaped}|\\+x{code:02x}|\\+U{code:08x}|%{utf_8}|&#0*{code};|&#x0*{code:x};)",
-        rf"\\+{_LETTERS.get(character, '')}" if character in _LETTERS else "",
+        rf"\\{{0,8}}{re.escape(character)}",
+        rf"(?i:{_SOME}u{escaped}|{_SOME}x{code:02x}|{_SOME}U{code:08x}|%{utf_8})",
+        rf"(?i:&#0{{0,4}}{code};|&#x0{{0,4}}{code:x};)",
+        rf"{_SOME}{_LETTERS.get(character, '')}" if character in _LETTERS else "",
         rf"&{codepoint2name.get(code)};" if code in codepoint2name else "",
         _ELSEWHERE.get(character, ""),
     ]
