@@ -341,11 +341,15 @@ def test_a_plugin_without_the_method_for_a_backend(tmp_path: Path) -> None:
 
 
 def test_a_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The URL of a server may stand in the environment, under the service's name in capitals."""
+    """The URL of a server may stand in the environment, under the service's name in capitals.
+
+    It wins over code and configuration, as `CLEANROOM_BACKEND` does.
+    """
     monkeypatch.setenv("CLEANROOM_MY_ECHO_URL", "http://elsewhere:8000")
     choice = EchoPlugin("my-echo").choose()
     assert (choice.backend, choice.url) == ("external", "http://elsewhere:8000")
-    assert EchoPlugin("my-echo", url="http://here:1").choose().url == "http://here:1"
+    assert choice.reason == "CLEANROOM_MY_ECHO_URL is set"
+    assert EchoPlugin("my-echo", url="http://here:1").choose() == choice
     monkeypatch.setenv("CLEANROOM_MY_ECHO_URL", "")
     assert EchoPlugin("my-echo").choose().backend == "process"
 

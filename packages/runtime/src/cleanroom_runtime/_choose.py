@@ -37,6 +37,7 @@ class Wanted(NamedTuple):
         same_service: Whether image and local server are the same service by the user's own word,
             so that there is no version to hold the one to.
         container_only: Whether there is nothing to run but the image.
+        url_reason: Says where that address is from.
     """
 
     service: str
@@ -49,6 +50,7 @@ class Wanted(NamedTuple):
     install_hint: Callable[[str | None], str]
     same_service: bool = False
     container_only: bool = False
+    url_reason: str = "a URL was given"
 
 
 class Choice(NamedTuple):
@@ -164,7 +166,7 @@ def _process(wanted: Wanted, why: str) -> Choice:
 
 def _auto(wanted: Wanted) -> Choice:
     if wanted.url:
-        return Choice("external", "a URL was given", url=wanted.url)
+        return Choice("external", wanted.url_reason, url=wanted.url)
     return _auto_with_image(wanted, wanted.image) if wanted.image else _auto_without_image(wanted)
 
 

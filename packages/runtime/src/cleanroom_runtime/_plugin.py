@@ -291,13 +291,15 @@ class BasePlugin(ABC):
         Raises:
             CleanroomError: Nothing on this machine can serve, or a setting is wrong.
         """
+        given = self._url_in_environment()
         wanted = Wanted(
             service=self.name,
             backend=self._backend,
             image=self._image,
             default_image=self.default_image,
             official_image=self.official_image,
-            url=self._url or self._url_in_environment(),
+            url=given or self._url,
+            url_reason=f"{url_variable(self.name)} is set" if given else "a URL was given",
             local_servers=self.local_servers,
             install_hint=self.install_hint,
             same_service=self.same_service,
