@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -145,6 +146,15 @@ def written_tail(metadata: Mapping[str, str], lines: int) -> str:
         with contextlib.suppress(CleanroomError):
             return _container.log_tail(metadata["container_id"], engine_of(metadata), lines)
     return ""
+
+
+def counted(text: str) -> list[str]:
+    """Return the lines of a log, those that follow each other and are the same as one of them."""
+    lines: list[str] = []
+    for line, same in itertools.groupby(text.splitlines()):
+        times = len([*same])
+        lines.append(f"{line} ({times} times)" if times > 1 and line.strip() else line)
+    return lines
 
 
 def kill(handle: ServiceHandle) -> None:

@@ -22,7 +22,7 @@ from cleanroom_runtime import _ahead, _process
 from cleanroom_runtime._account import account_for
 from cleanroom_runtime._choose import Choice
 from cleanroom_runtime._hiding import hide_secrets_in, remember_secrets
-from cleanroom_runtime._lifecycle import log_tail, remove
+from cleanroom_runtime._lifecycle import counted, log_tail, remove
 from cleanroom_runtime._ready import wait_ready
 from cleanroom_runtime._relay import hint_of_unused
 from cleanroom_runtime._run import Run, current_run
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cleanroom_runtime._specs import Endpoint, ProcessSpec
 
 _LOG_LINES = 40
+_LOOKED_AT = 400  # lines, of which many may be the answers to our questions
 _PORT_ATTEMPTS = 5
 _ENGINE_PATIENCE = 20.0
 
@@ -295,4 +296,5 @@ class _Start:
                 )
 
     def _log_tail(self) -> str:
-        return log_tail(self._plugin, self._metadata, _LOG_LINES)
+        text = log_tail(self._plugin, self._metadata, _LOOKED_AT)
+        return "\n".join(counted(text)[-_LOG_LINES:])
